@@ -1,0 +1,91 @@
+//! One range, to its last byte: a broken body goes on from the byte it reached.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::MIB;
+use crate::plan::Part;
+use crate::progress::{Emitter, Event};
+use crate::schedule::{LaneId, RetryScope};
+use crate::transport::Pin;
+use crate::url::S3Url;
+
+/// An attempt that moved this much was no wasted one: a long range over a path that breaks every
+/// few hundred megabytes must not use up its attempts.
+const PROGRESS_BYTES: u64 = MIB;
+
+/// What all ranges of a download have in common.
+pub(super) struct Request {
+    pub(super) engine: Engine,
+    pub(super) url: S3Url,
+    pub(super) pin: Arc<Pin>,
+    pub(super) total_bytes: u64,
+    pub(super) scope: RetryScope,
+    pub(super) events: Emitter,
+}
+
+/// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
+/// once, with its offset in the object, to `sink`.
+pub(super) async fn fetch(
+    request: &Request,
+    lane: LaneId,
+    part: Part,
+    mut sink: impl FnMut(u64, Bytes) -> Result<()>,
+) -> Result<()> {
+    let started = Instant::now();
+    request.events.emit(|| Event::PartStarted { part: part.number, size_bytes: part.len_bytes });
+    let mut attempts = request.engine.retry().attempts(&request.scope, Some(part.number));
+    let mut reached = 0;
+    while reached < part.len_bytes {
+        let before = reached;
+        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut sink).await else {
+            break;
+        };
+        if reached - before >= PROGRESS_BYTES {
+            attempts.progressed();
+        }
+        let waited = attempts.failed(error).await;
+        waited.map_err(|error| error.context(format_args!("part {}", part.number)))?;
+    }
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    request.events.emit(|| Event::PartDone {
+        part: part.number,
+        size_bytes: part.len_bytes,
+        elapsed_ms,
+    });
+    Ok(())
+}
+
+/// One attempt, from the byte reached to the end of the part.
+async fn fetch_once(
+    request: &Request,
+    lane: LaneId,
+    part: Part,
+    reached: &mut u64,
+    sink: &mut impl FnMut(u64, Bytes) -> Result<()>,
+) -> Result<()> {
+    let (url, pin) = (&request.url, &request.pin);
+    let broken = |detail: String| {
+        Error::new(ErrorKind::Unreachable, super::OPERATION, url.to_string(), detail)
+    };
+    let (offset, rest) = (part.offset_bytes + *reached, part.len_bytes - *reached);
+    let calls = request.engine.calls_on(lane);
+    let mut range = calls.get_range(url, pin, offset, rest, request.total_bytes).await?;
+    while let Some(chunk) = range.next().await? {
+        let len = chunk.len() as u64;
+        if len > part.len_bytes - *reached {
+            return Err(broken("the store sent more bytes than it was asked for".into()));
+        }
+        sink(part.offset_bytes + *reached, chunk)?;
+        *reached += len;
+        request.events.moved(len);
+    }
+    if *reached < part.len_bytes {
+        return Err(broken(format!("the body ended {} bytes early", part.len_bytes - *reached)));
+    }
+    Ok(())
+}

@@ -1,0 +1,402 @@
+//! One object into one file, or in order into a writer.
+//!
+//! The object is looked at once: size, identity, recorded checksums. Its ranges are then fetched
+//! concurrently, each pinned to that identity, summed while hot in cache and written at their
+//! offset; a range that breaks goes on from the byte it reached. When all are in, what was
+//! computed is held against what the store recorded, and only then does a file get its name.
+
+mod expect;
+mod fetch;
+mod sums;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+
+use self::expect::{Expectation, Found};
+use self::fetch::{Request, fetch};
+use self::sums::{Need, Sums};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::{Partial, resolve_target, write_at};
+use crate::integrity::{Checksum, Digest, Hasher, Verified};
+use crate::limits::MIB;
+use crate::options::{DEFAULT_CONCURRENCY, DownloadOptions, Verify};
+use crate::plan::{self, Part, Plan};
+use crate::progress::{Event, Operation};
+use crate::report::{Report, ReportedChecksum, throughput};
+use crate::schedule::{RetryScope, run_ordered, run_parts};
+use crate::transport::{ObjectInfo, Pin};
+use crate::upload::plain_customer_key;
+use crate::url::S3Url;
+
+const OPERATION: &str = "download";
+
+/// Ranges of a stream wait in memory for their turn: as small as still fills a connection (AWS
+/// advises 8 to 16 MB), because the window multiplies them.
+const STREAM_RANGE_BYTES: u64 = 8 * MIB;
+
+/// Ranges handed to a writer and not yet written. One is being written, one is ready.
+const WRITER_QUEUE: usize = 1;
+
+/// Downloads the object at `url` to the file, or into the folder, at `path`.
+pub(crate) async fn to_file(
+    engine: &Engine,
+    url: &S3Url,
+    path: &Path,
+    options: &DownloadOptions,
+) -> Result<Report> {
+    let started = Instant::now();
+    refuse_what_makes_no_sense(engine, url, options)?;
+    // Before any request: a wrong path is the most likely mistake.
+    let target = resolve_target(path, url.basename())?;
+    let mut download = Download::look(engine, url, options).await?;
+    let plan = download.plan_for_file()?;
+    let need = download.found.need(&plan);
+    // Reserving space can take a while on some file systems.
+    let (place, size) = (target.clone(), plan.size_bytes());
+    let partial = blocking(move || Partial::create(&place, size)).await?;
+    download.tell_start(&plan, &target.display().to_string());
+    let sums = download.fetch_into(&partial, &target, &plan, &need).await?;
+    options.events.emit(|| Event::Verifying);
+    let (verified, checksum) = download.prove_file(&partial, sums, &need).await?;
+    download.settle(verified, "nothing was stored")?;
+    options.events.emit(|| Event::Finishing);
+    if options.cancel.is_cancelled() {
+        return Err(stopped(url));
+    }
+    blocking(move || partial.commit()).await?;
+    Ok(download.report(started, &plan, target.display().to_string(), verified, checksum))
+}
+
+/// Downloads the object at `url` into `writer`, in order.
+pub(crate) async fn to_writer(
+    engine: &Engine,
+    url: &S3Url,
+    writer: Box<dyn Write + Send>,
+    label: &str,
+    options: &DownloadOptions,
+) -> Result<Report> {
+    let started = Instant::now();
+    refuse_what_makes_no_sense(engine, url, options)?;
+    let mut download = Download::look(engine, url, options).await?;
+    let range = options.part_size_bytes.unwrap_or(STREAM_RANGE_BYTES);
+    let plan = plan::download(download.info.size_bytes, Some(range), None)
+        .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
+    let need = download.found.need_in_order();
+    download.tell_start(&plan, label);
+    let sums = download.stream_into(writer, label, &plan, need.clone()).await?;
+    options.events.emit(|| Event::Verifying);
+    let (verified, checksum) = download
+        .found
+        .compare(&sums)
+        .map_err(|mismatch| download.mismatched(mismatch, "what was written is not the object"))?;
+    download.settle(verified, "what was written may not be the object")?;
+    Ok(download.report(started, &plan, label.to_owned(), verified, checksum))
+}
+
+/// One download under way.
+struct Download<'a> {
+    engine: &'a Engine,
+    url: &'a S3Url,
+    options: &'a DownloadOptions,
+    scope: RetryScope,
+    info: ObjectInfo,
+    pin: Arc<Pin>,
+    found: Found,
+    concurrency: usize,
+    warnings: Vec<String>,
+}
+
+impl<'a> Download<'a> {
+    /// Looks at the object, and at what can be compared in the end.
+    async fn look(
+        engine: &'a Engine,
+        url: &'a S3Url,
+        options: &'a DownloadOptions,
+    ) -> Result<Self> {
+        let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
+        let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());
+        let info = tokio::select! {
+            info = engine.head(url, version, key, &scope) => info?,
+            () = options.cancel.cancelled() => return Err(stopped(url)),
+        };
+        let pin = Arc::new(Pin {
+            // A weak validator cannot be matched on.
+            etag: info.etag.clone().filter(|etag| !etag.starts_with("W/")),
+            version_id: info.version_id.clone().or_else(|| options.version_id.clone()),
+            customer_key: options.customer_key.clone(),
+        });
+        let mut warnings = Vec::new();
+        if pin.etag.is_none() && pin.version_id.is_none() {
+            warnings.push(
+                "the store gave no ETag: an object overwritten during the download would not be \
+                 noticed"
+                    .to_owned(),
+            );
+        }
+        let found = match options.verify {
+            Verify::Off => Found::unasked(&info),
+            _ => expect::find(engine, url, &info, &pin, &scope).await?,
+        };
+        if let Expectation::Nothing { why } = &found.expectation
+            && options.verify != Verify::Off
+        {
+            if options.verify == Verify::Require {
+                return Err(Error::new(
+                    ErrorKind::Integrity,
+                    OPERATION,
+                    url.to_string(),
+                    format!("it cannot be verified: {why}"),
+                )
+                .advise("nothing was stored; accept it unverified with --verify auto"));
+            }
+            warnings.push(format!("unverified: {why}"));
+        }
+        for message in &warnings {
+            options.events.emit(|| Event::Warning { message: message.clone() });
+        }
+        let concurrency = options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1);
+        Ok(Self { engine, url, options, scope, info, pin, found, concurrency, warnings })
+    }
+
+    fn plan_for_file(&self) -> Result<Plan> {
+        let object_part = self.found.part_size_bytes();
+        plan::download(self.info.size_bytes, self.options.part_size_bytes, object_part)
+            .map_err(|error| error.into_error(OPERATION, self.url.to_string()))
+    }
+
+    fn tell_start(&self, plan: &Plan, target: &str) {
+        self.options.events.emit(|| Event::Started {
+            operation: Operation::Download,
+            source: self.url.to_string(),
+            target: target.to_owned(),
+            size_bytes: plan.size_bytes(),
+            parts: plan.part_count(),
+            part_size_bytes: plan.part_size_bytes(),
+            concurrency: self.concurrency,
+        });
+    }
+
+    /// Fetches every range into the partial file; gives each range's sum.
+    async fn fetch_into(
+        &self,
+        partial: &Partial,
+        target: &Path,
+        plan: &Plan,
+        need: &Need,
+    ) -> Result<Sums> {
+        // An empty object has no range that could be asked for.
+        if plan.size_bytes() == 0 {
+            return Ok(need.of_nothing());
+        }
+        let request = self.request(plan);
+        let (file, target) = (partial.handle(), Arc::new(target.to_owned()));
+        let algorithm = need.while_fetched;
+        let job = |lane, part: Part| {
+            let (request, file, target) = (request.clone(), file.clone(), target.clone());
+            async move {
+                let mut hasher = algorithm.map(Hasher::new);
+                fetch(&request, lane, part, |offset, chunk| {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&chunk);
+                    }
+                    write_at(&file, &chunk, offset, &target)
+                })
+                .await?;
+                Ok(hasher.map(Hasher::finish))
+            }
+        };
+        let (lanes, cancel) = (self.engine.lanes(), &self.options.cancel);
+        let digests: Vec<Option<Digest>> =
+            run_parts(lanes, self.concurrency, plan.parts(), cancel, job).await?;
+        Ok(need.gather(plan, &digests))
+    }
+
+    /// Compares; where the bytes have to be summed in order, the file is read once more for that.
+    async fn prove_file(
+        &self,
+        partial: &Partial,
+        sums: Sums,
+        need: &Need,
+    ) -> Result<(Verified, Option<Checksum>)> {
+        let sums = match &need.second_read {
+            Some(segments) => sums::read_again(partial.handle(), segments).await?,
+            None => sums,
+        };
+        let mismatch = match self.found.compare(&sums) {
+            Ok(outcome) => return Ok(outcome),
+            Err(mismatch) => mismatch,
+        };
+        // The parts may be of other sizes than the first one suggests: ask for all of them before
+        // calling the bytes wrong.
+        let asked = self.found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
+        if let Some((found, segments)) = asked.await {
+            let sums = sums::read_again(partial.handle(), &segments).await?;
+            return found.compare(&sums).map_err(|m| self.mismatched(m, "nothing was stored"));
+        }
+        Err(self.mismatched(mismatch, "nothing was stored"))
+    }
+
+    /// Fetches ranges ahead and writes them in order, on a thread of the writer's own.
+    async fn stream_into(
+        &self,
+        writer: Box<dyn Write + Send>,
+        label: &str,
+        plan: &Plan,
+        need: Need,
+    ) -> Result<Sums> {
+        let request = self.request(plan);
+        let job = move |lane, part: Part| {
+            let request = request.clone();
+            async move {
+                let mut chunks = Vec::new();
+                fetch(&request, lane, part, |_, chunk| {
+                    chunks.push(chunk);
+                    Ok(())
+                })
+                .await?;
+                Ok(chunks)
+            }
+        };
+        let (queue, ranges_in_order) = tokio::sync::mpsc::channel(WRITER_QUEUE);
+        let label = label.to_owned();
+        let writing = tokio::task::spawn_blocking(move || {
+            sums::write_in_order(writer, &label, ranges_in_order, need.in_order())
+        });
+        // An empty object has no range that could be asked for.
+        let parts = plan.parts().filter(|part| part.len_bytes > 0);
+        let lanes = Arc::clone(self.engine.lanes());
+        let mut ranges = std::pin::pin!(run_ordered(lanes, self.concurrency, parts, job));
+        let mut failure = None;
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.options.cancel.cancelled() => Some(Err(stopped(self.url))),
+                next = ranges.next() => next,
+            };
+            match next {
+                None => break,
+                // The writer ended early: it knows why.
+                Some(Ok(chunks)) => {
+                    if queue.send(chunks).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        drop(queue);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        writing.await.map_err(|source| {
+            Error::new(ErrorKind::Io, OPERATION, self.url.to_string(), "the writer's thread ended")
+                .caused_by(source)
+        })?
+    }
+
+    /// What was expected to be proof may have turned out to be none: an `ETag` that looked like an
+    /// MD5 and is none.
+    fn settle(&mut self, verified: Verified, consequence: &str) -> Result<()> {
+        let expected = !matches!(self.found.expectation, Expectation::Nothing { .. });
+        if verified.is_proof() || !expected {
+            return Ok(());
+        }
+        let why = "the ETag is not the MD5 it looks like, or the parts are of unknown sizes";
+        if self.options.verify == Verify::Require {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                OPERATION,
+                self.url.to_string(),
+                format!("it cannot be verified: {why}"),
+            )
+            .advise(format!("{consequence}; accept it unverified with --verify auto")));
+        }
+        let message = format!("unverified: {why}");
+        self.options.events.emit(|| Event::Warning { message: message.clone() });
+        self.warnings.push(message);
+        Ok(())
+    }
+
+    fn request(&self, plan: &Plan) -> Arc<Request> {
+        Arc::new(Request {
+            engine: self.engine.clone(),
+            url: self.url.clone(),
+            pin: Arc::clone(&self.pin),
+            total_bytes: plan.size_bytes(),
+            scope: self.scope.clone(),
+            events: self.options.events.clone(),
+        })
+    }
+
+    fn mismatched(&self, mismatch: crate::integrity::Mismatch, advice: &str) -> Error {
+        mismatch
+            .into_error(OPERATION, self.url.to_string())
+            .context("the bytes that arrived are not the bytes that were stored")
+            .advise(format!("{advice}; start it again"))
+    }
+
+    fn report(
+        self,
+        started: Instant,
+        plan: &Plan,
+        target: String,
+        verified: Verified,
+        checksum: Option<Checksum>,
+    ) -> Report {
+        let elapsed = started.elapsed();
+        Report {
+            operation: Operation::Download,
+            source: self.url.to_string(),
+            target,
+            bytes: plan.size_bytes(),
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            throughput_bytes_per_s: throughput(plan.size_bytes(), elapsed),
+            parts: plan.part_count(),
+            part_size_bytes: plan.part_size_bytes(),
+            concurrency: self.concurrency,
+            retries: self.scope.repeated(),
+            verified,
+            checksum: checksum.as_ref().map(ReportedChecksum::from),
+            etag: self.info.etag.map(|etag| etag.trim_matches('"').to_owned()),
+            version_id: self.info.version_id,
+            store_profile: self.engine.store().profile().name.clone(),
+            warnings: self.warnings,
+        }
+    }
+}
+
+fn refuse_what_makes_no_sense(
+    engine: &Engine,
+    url: &S3Url,
+    options: &DownloadOptions,
+) -> Result<()> {
+    if url.key().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, OPERATION, url.to_string(), "no key")
+            .advise("write it as s3://bucket/key"));
+    }
+    if options.customer_key.is_some() && !engine.store().is_encrypted() {
+        return Err(plain_customer_key(OPERATION, url));
+    }
+    Ok(())
+}
+
+fn stopped(url: &S3Url) -> Error {
+    Error::new(ErrorKind::Interrupted, OPERATION, url.to_string(), "stopped as asked")
+}
+
+/// Runs what waits for a disk away from the lane's connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| {
+        Err(Error::new(ErrorKind::Io, OPERATION, "a file", "its thread ended").caused_by(source))
+    })
+}

@@ -1,0 +1,157 @@
+//! What one object's transfer is given: the lanes, the store and the retry policy of its session.
+//!
+//! A transfer is driven from a task on one of the lanes, its home, so that callers may await it on
+//! any executor; a caller that drops its future asks the task to stop, and the task cleans up.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::StoreProfile;
+use crate::options::{Cancel, CustomerKey, SessionOptions};
+use crate::schedule::{LaneId, Lanes, Retry, RetryScope};
+use crate::transport::{Calls, ObjectInfo, Store};
+use crate::url::S3Url;
+
+/// The stages of one session, seen from one transfer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    stages: Arc<Stages>,
+    home: LaneId,
+}
+
+#[derive(Debug)]
+struct Stages {
+    lanes: Arc<Lanes>,
+    store: Store,
+    retry: Retry,
+}
+
+impl Engine {
+    /// Starts the lanes and connects them to the store; no request is made yet.
+    pub(crate) async fn start(options: SessionOptions) -> Result<Self> {
+        let count = options
+            .lanes
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let lanes = Arc::new(Lanes::start(count)?);
+        let retry = Retry::new(options.retry.clone());
+        // The SDK's configuration wants a runtime around it, which the caller may not have.
+        let connecting =
+            lanes.spawn(0, async move { Store::connect(&options, count.max(1)).await });
+        let store = connecting.await.map_err(lost)??;
+        Ok(Self { stages: Arc::new(Stages { lanes, store, retry }), home: 0 })
+    }
+
+    /// Runs `task` on a lane of its own choice, with an engine whose home that lane is.
+    pub(crate) async fn drive<T, F>(&self, task: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let home = self.stages.lanes.pick();
+        let engine = Self { stages: Arc::clone(&self.stages), home };
+        self.stages.lanes.spawn(home, task(engine)).await.map_err(lost)?
+    }
+
+    /// The same for a task that watches `cancel`: it is cancelled when the future is dropped.
+    pub(crate) async fn drive_cancellable<T, F>(
+        &self,
+        cancel: Cancel,
+        task: impl FnOnce(Self) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        struct OnDrop(Cancel);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.cancel();
+            }
+        }
+        let _guard = OnDrop(cancel);
+        self.drive(task).await
+    }
+
+    /// Requests over this transfer's own lane: everything but the parts.
+    pub(crate) fn calls(&self) -> &Calls {
+        self.calls_on(self.home)
+    }
+
+    /// Requests over the connections of `lane`.
+    pub(crate) fn calls_on(&self, lane: LaneId) -> &Calls {
+        self.stages.store.on(lane)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.stages.store
+    }
+
+    pub(crate) fn lanes(&self) -> &Arc<Lanes> {
+        &self.stages.lanes
+    }
+
+    pub(crate) fn retry(&self) -> &Retry {
+        &self.stages.retry
+    }
+
+    /// What the store allows. Where that depends on what it calls itself and it has not answered
+    /// anything yet, it is asked: a plan made for the wrong store fails at its last part.
+    pub(crate) async fn profile_for(
+        &self,
+        bucket: &str,
+        scope: &RetryScope,
+    ) -> Result<Arc<StoreProfile>> {
+        let store = self.store();
+        if !store.is_profile_settled() {
+            let asked = self.retry().run(scope, None, |_| self.calls().head_bucket(bucket)).await;
+            match asked {
+                // Credentials may be good for one prefix of the bucket and still not for this; the
+                // next request will tell, and in words, which a HEAD cannot.
+                Err(error) if !matches!(error.kind(), ErrorKind::AccessDenied) => {
+                    return Err(match error.kind() {
+                        ErrorKind::NotFound => no_such_bucket(bucket),
+                        _ => error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(store.profile())
+    }
+
+    /// A HEAD that tells a missing key from a missing bucket, which its reply alone does not.
+    pub(crate) async fn head(
+        &self,
+        url: &S3Url,
+        version_id: Option<&str>,
+        key: Option<&CustomerKey>,
+        scope: &RetryScope,
+    ) -> Result<ObjectInfo> {
+        let looked = self.retry().run(scope, None, |_| self.calls().head(url, version_id, key));
+        let error = match looked.await {
+            Err(error) if error.kind() == ErrorKind::NotFound => error,
+            other => return other,
+        };
+        Err(match self.calls().head_bucket(url.bucket()).await {
+            Err(bucket) if bucket.kind() == ErrorKind::NotFound => no_such_bucket(url.bucket()),
+            _ => {
+                let what =
+                    if version_id.is_some() { "no such key or version" } else { "no such key" };
+                Error::new(ErrorKind::NotFound, error.operation(), url.to_string(), what)
+                    .advise("check the key")
+                    .caused_by(error)
+            }
+        })
+    }
+}
+
+fn no_such_bucket(bucket: &str) -> Error {
+    Error::new(ErrorKind::NotFound, "look at", format!("s3://{bucket}"), "no such bucket")
+        .advise("check the bucket's name and the endpoint")
+}
+
+fn lost(source: tokio::task::JoinError) -> Error {
+    let what = if source.is_panic() { "its task panicked" } else { "its thread ended" };
+    Error::new(ErrorKind::Io, "run", "a transfer", what).caused_by(source)
+}

@@ -1,0 +1,279 @@
+//! One error type for the whole engine: what was attempted, on what, why it failed, what to do.
+//!
+//! [`ErrorKind`] alone decides whether an attempt is repeated ([`ErrorKind::is_retryable`]) and how
+//! a process ends ([`ErrorKind::exit_code`]), so that a message can be reworded without changing
+//! behaviour. Every error displays as one line: `operation target: detail; advice`.
+
+use std::fmt;
+
+/// A convenient alias: every fallible function of this crate returns it.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What sort of failure this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request makes no sense as asked: a malformed URL, a part size out of range.
+    InvalidInput,
+    /// A file, bucket, key or upload that does not exist.
+    NotFound,
+    /// Missing, wrong or expired credentials, a missing permission, or a file's own permissions.
+    AccessDenied,
+    /// A precondition did not hold: the object exists already, or someone else is writing it.
+    Conflict,
+    /// The source file or the object changed while it was being moved.
+    Changed,
+    /// Bytes arrived that are not the bytes that were sent, or proof was required and there is none.
+    Integrity,
+    /// A connection could not be made, broke, stalled, or ended before the body did.
+    Unreachable,
+    /// The store's certificate is not trusted.
+    Untrusted,
+    /// The store asked for fewer requests (503 `SlowDown`, 429).
+    Throttled,
+    /// The store failed on its side (5xx).
+    ServerFailure,
+    /// The store understood and said no, for a reason no other kind names.
+    Rejected,
+    /// The store does not offer what was asked of it.
+    Unsupported,
+    /// The object is in an archive tier and has to be restored first.
+    Archived,
+    /// A local file operation failed.
+    Io,
+    /// The disk holding the target has no room.
+    DiskFull,
+    /// Somebody asked the transfer to stop.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// Whether doing the same again may succeed. Only transient failures of the path or the store
+    /// are; everything else would fail the same way.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Throttled | Self::ServerFailure)
+    }
+
+    /// The process exit code for this kind. The table is in docs/CLI.md; 3 (partial) and the codes
+    /// for signals, 130 and 143, are the caller's to give.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Rejected | Self::Unsupported | Self::Archived | Self::Io | Self::DiskFull => 1,
+            Self::InvalidInput => 2,
+            Self::NotFound => 4,
+            Self::AccessDenied => 5,
+            Self::Conflict | Self::Changed => 6,
+            Self::Integrity => 7,
+            Self::Unreachable | Self::Untrusted | Self::Throttled | Self::ServerFailure => 8,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure: its kind, what was attempted, on what, and what to do about it.
+///
+/// ```
+/// use brigade::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::NotFound, "download", "s3://logs/2026.gz", "no such key")
+///     .advise("check the key, or list the bucket");
+/// assert_eq!(
+///     error.to_string(),
+///     "download s3://logs/2026.gz: no such key; check the key, or list the bucket"
+/// );
+/// assert_eq!(error.kind().exit_code(), 4);
+/// ```
+pub struct Error(Box<Inner>);
+
+// Boxed, so that a `Result` on the hot path stays a pointer wide.
+struct Inner {
+    kind: ErrorKind,
+    operation: &'static str,
+    target: String,
+    detail: String,
+    advice: Option<String>,
+    code: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` while doing `operation` (a verb phrase, lower case) on `target`.
+    pub fn new(
+        kind: ErrorKind,
+        operation: &'static str,
+        target: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            operation,
+            target: target.into(),
+            detail: detail.into(),
+            advice: None,
+            code: None,
+            source: None,
+        }))
+    }
+
+    /// A failed file operation on `path`; the kind follows the operating system's code.
+    pub fn io(operation: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Os;
+        let (kind, advice) = match source.kind() {
+            Os::NotFound => (ErrorKind::NotFound, Some("check the path")),
+            Os::PermissionDenied | Os::ReadOnlyFilesystem => {
+                (ErrorKind::AccessDenied, Some("check the permissions"))
+            }
+            Os::StorageFull | Os::QuotaExceeded => {
+                (ErrorKind::DiskFull, Some("free some space, or choose another target"))
+            }
+            _ => (ErrorKind::Io, None),
+        };
+        // "(os error 2)" tells a person nothing that the words before it don't.
+        let text = source.to_string();
+        let detail = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+        let error =
+            Self::new(kind, operation, path.display().to_string(), detail).caused_by(source);
+        match advice {
+            Some(advice) => error.advise(advice),
+            None => error,
+        }
+    }
+
+    /// Adds what the person should do next.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+
+    /// Keeps the error that caused this one, for [`std::error::Error::source`].
+    #[must_use]
+    pub fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Keeps the store's own error code.
+    #[must_use]
+    pub(crate) fn coded(mut self, code: Option<&str>) -> Self {
+        self.0.code = code.map(str::to_owned);
+        self
+    }
+
+    /// The same failure seen from an outer operation: kind, detail and advice stay.
+    #[must_use]
+    pub fn during(mut self, operation: &'static str, target: impl Into<String>) -> Self {
+        self.0.operation = operation;
+        self.0.target = target.into();
+        self
+    }
+
+    /// Puts `context` before the detail: which part it was, how many attempts were made.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.0.detail = format!("{context}: {}", self.0.detail);
+        self
+    }
+
+    /// What sort of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What was attempted.
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
+    }
+
+    /// The file, bucket or object it was attempted on.
+    pub fn target(&self) -> &str {
+        &self.0.target
+    }
+
+    /// Why it failed, without the operation, the target and the advice.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// The store's own error code, such as `NoSuchUpload`, where it gave one.
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// What to do next, where something helps.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.advice.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        f.write_str(inner.operation)?;
+        if !inner.target.is_empty() {
+            write!(f, " {}", one_line(&inner.target))?;
+        }
+        write!(f, ": {}", one_line(&inner.detail))?;
+        if let Some(advice) = &inner.advice {
+            write!(f, "; {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        f.debug_struct("Error")
+            .field("kind", &inner.kind)
+            .field("operation", &inner.operation)
+            .field("target", &inner.target)
+            .field("detail", &inner.detail)
+            .field("advice", &inner.advice)
+            .field("code", &inner.code)
+            .field("source", &inner.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Keys and store messages may hold newlines or escape sequences; a terminal must not obey them.
+fn one_line(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+            .collect()
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_the_key_holds() {
+        let error =
+            Error::new(ErrorKind::NotFound, "download", "s3://b/a\nb\x1b[2J", "no such key");
+        assert_eq!(error.to_string(), "download s3://b/a\\nb\\u{1b}[2J: no such key");
+    }
+
+    #[test]
+    fn the_operating_system_decides_the_kind_of_a_file_error() {
+        let path = std::path::Path::new("/x");
+        let kind = |os: i32| Error::io("open", path, std::io::Error::from_raw_os_error(os)).kind();
+        assert_eq!(kind(2), ErrorKind::NotFound);
+        assert_eq!(kind(13), ErrorKind::AccessDenied);
+        assert_eq!(kind(28), ErrorKind::DiskFull);
+        assert_eq!(kind(5), ErrorKind::Io);
+    }
+}

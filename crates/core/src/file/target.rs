@@ -1,0 +1,306 @@
+//! A target file that becomes visible only when it is whole, verified and on disk.
+//!
+//! Bytes go to `.NAME.brigade-XXXXXXXX` beside the target, on the same file system, so that the
+//! last step is a rename: whoever opens the name finds the old file or the new one, never half of
+//! one. The order fsync, rename, fsync of the folder makes that true after a power cut as well.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Result};
+
+const OPERATION: &str = "download to";
+
+/// The longest file name that the usual Linux file systems take, bytes.
+const NAME_MAX_BYTES: usize = 255;
+
+/// A file being filled. Dropped before [`Partial::commit`], it is removed.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    file: Arc<File>,
+    path: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+/// Where a download to `path` really goes: into a folder under `basename`, or, where `path` is a
+/// link to a file, to the file it points to. What is neither missing nor a regular file is refused.
+pub(crate) fn resolve_target(path: &Path, basename: &str) -> Result<PathBuf> {
+    let wants_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let inside = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => path.join(safe_name(path, basename)?),
+        Ok(_) if wants_folder => return Err(refuse(path, "it is not a folder")),
+        Ok(_) => path.to_owned(),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            let parent = parent_of(path);
+            if wants_folder || !parent.is_dir() {
+                let missing = if wants_folder { path } else { parent };
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    OPERATION,
+                    path.display().to_string(),
+                    format!("the folder {} does not exist", missing.display()),
+                )
+                .advise("make it first"));
+            }
+            path.to_owned()
+        }
+        Err(source) => return Err(Error::io(OPERATION, path, source)),
+    };
+    match std::fs::metadata(&inside) {
+        Ok(metadata) if metadata.is_dir() => Err(refuse(&inside, "a folder of that name is there")),
+        Ok(metadata) if !metadata.is_file() => {
+            Err(refuse(&inside, "it is not a regular file").advise("use - for standard output"))
+        }
+        // A rename would replace the link instead of what it points to.
+        Ok(_) => inside.canonicalize().map_err(|source| Error::io(OPERATION, &inside, source)),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            if inside.symlink_metadata().is_ok() {
+                return Err(refuse(&inside, "it is a link to a file that does not exist"));
+            }
+            Ok(inside)
+        }
+        Err(source) => Err(Error::io(OPERATION, &inside, source)),
+    }
+}
+
+/// A key's last part is text from a store; it must stay one name inside the folder.
+fn safe_name<'a>(folder: &Path, basename: &'a str) -> Result<&'a str> {
+    let bad = basename.is_empty()
+        || basename == "."
+        || basename == ".."
+        || basename.contains(['/', '\0'])
+        || basename.len() > NAME_MAX_BYTES;
+    if bad {
+        return Err(refuse(folder, format!("the key's end {basename:?} cannot be a file name"))
+            .advise("name the target file"));
+    }
+    Ok(basename)
+}
+
+fn refuse(path: &Path, why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, OPERATION, path.display().to_string(), why)
+}
+
+impl Partial {
+    /// Makes the partial file for `target` and reserves `size_bytes` for it, so that a disk that
+    /// is too small is found now and not after hours.
+    pub(crate) fn create(target: &Path, size_bytes: u64) -> Result<Self> {
+        let (file, path) = create_beside(target)?;
+        let partial =
+            Self { file: Arc::new(file), path, target: target.to_owned(), committed: false };
+        partial.reserve(size_bytes)?;
+        Ok(partial)
+    }
+
+    /// The open file, for the parts that write to it.
+    pub(crate) fn handle(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Makes the bytes durable and gives the file its name. Blocks on the disk.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        let failed = |source| Error::io(OPERATION, &self.target, source);
+        self.file.sync_all().map_err(failed)?;
+        std::fs::rename(&self.path, &self.target).map_err(failed)?;
+        self.committed = true;
+        let folder = File::open(parent_of(&self.target)).map_err(failed)?;
+        match folder.sync_all() {
+            // Some network and FUSE file systems cannot sync a folder; the file itself is safe.
+            Err(source) if source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+            result => result.map_err(failed),
+        }
+    }
+
+    fn reserve(&self, size_bytes: u64) -> Result<()> {
+        if size_bytes == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&*self.file, FallocateFlags::empty(), 0, size_bytes) {
+            Ok(()) => Ok(()),
+            // The file system cannot reserve: ask for its free space instead.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                if let Ok(room) = rustix::fs::fstatvfs(&*self.file) {
+                    let free = room.f_bavail.saturating_mul(room.f_frsize);
+                    // 0 blocks in all means that it does not say.
+                    if room.f_blocks > 0 && free < size_bytes {
+                        return Err(self.too_small(size_bytes));
+                    }
+                }
+                self.file.set_len(size_bytes).map_err(|e| Error::io(OPERATION, &self.target, e))
+            }
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(self.too_small(size_bytes)),
+            Err(Errno::FBIG) => Err(Error::new(
+                ErrorKind::DiskFull,
+                OPERATION,
+                self.target.display().to_string(),
+                format!("the file system takes no file of {size_bytes} bytes"),
+            )
+            .advise("choose a target on another file system")),
+            Err(errno) => Err(Error::io(OPERATION, &self.target, errno.into())),
+        }
+    }
+
+    fn too_small(&self, size_bytes: u64) -> Error {
+        let free = rustix::fs::fstatvfs(&*self.file)
+            .map(|room| room.f_bavail.saturating_mul(room.f_frsize))
+            .ok();
+        let detail = match free {
+            Some(free) if free < size_bytes => format!(
+                "not enough disk space: {} needed, {} free",
+                crate::limits::format_size(size_bytes),
+                crate::limits::format_size(free)
+            ),
+            _ => format!(
+                "not enough disk space or quota for {}",
+                crate::limits::format_size(size_bytes)
+            ),
+        };
+        Error::new(ErrorKind::DiskFull, OPERATION, self.target.display().to_string(), detail)
+            .advise("free some space, or choose another target")
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.committed {
+            // It may be gone already; nothing can be done about any other failure here.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes all of `bytes` at `offset_bytes`, on the calling thread: a hop to another thread for
+/// every chunk costs half as much again as the write.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset_bytes: u64, target: &Path) -> Result<()> {
+    file.write_all_at(bytes, offset_bytes).map_err(|source| Error::io(OPERATION, target, source))
+}
+
+/// The folder that holds `path`; the current one for a bare name.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn create_beside(target: &Path) -> Result<(File, PathBuf)> {
+    let name = target.file_name().ok_or_else(|| refuse(target, "it has no file name"))?;
+    // ".", ".brigade-" and 8 letters must fit beside the name; a long name is cut, for the
+    // partial file's name only has to be unlike any other.
+    let keep = NAME_MAX_BYTES - ".brigade-XXXXXXXX".len() - 1;
+    let mut stem = name.to_owned();
+    if stem.len() > keep {
+        stem = name.to_string_lossy().chars().take(keep / 4).collect::<String>().into();
+    }
+    // The odds of a second clash in 36⁸ names mean a broken file system, not bad luck.
+    for _ in 0..16 {
+        let mut partial = OsString::from(".");
+        partial.push(&stem);
+        partial.push(".brigade-");
+        partial.push((0..8).map(|_| fastrand::alphanumeric()).collect::<String>());
+        let path = target.with_file_name(partial);
+        // 0o666 less the umask, as any new file: the target keeps this mode after the rename.
+        let opened =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&path);
+        match opened {
+            Ok(file) => return Ok((file, path)),
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(Error::io(OPERATION, target, source)),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Io,
+        OPERATION,
+        target.display().to_string(),
+        "no free name for a partial file beside it",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_name_appears_only_with_the_whole_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let target = folder.path().join("data.bin");
+        std::fs::write(&target, "old").expect("written");
+        let partial = Partial::create(&target, 6).expect("reserved");
+        write_at(&partial.handle(), b"new", 3, &target).expect("written");
+        write_at(&partial.handle(), b"NEW", 0, &target).expect("written");
+        assert_eq!(std::fs::read(&target).expect("read"), b"old");
+        let names = entries(folder.path());
+        assert!(names[0].starts_with(".data.bin.brigade-"), "{names:?}");
+        partial.commit().expect("renamed");
+        assert_eq!(std::fs::read(&target).expect("read"), b"NEWnew");
+        assert_eq!(entries(folder.path()), ["data.bin"]);
+    }
+
+    #[test]
+    fn a_partial_file_that_is_given_up_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let partial = Partial::create(&folder.path().join("x"), 1 << 20).expect("reserved");
+        assert_eq!(entries(folder.path()).len(), 1);
+        drop(partial);
+        assert!(entries(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn more_than_the_disk_holds_is_refused_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = Partial::create(&folder.path().join("x"), 1 << 60).expect_err("an exabyte");
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        assert!(entries(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn the_longest_names_work() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["n".repeat(255), "ü".repeat(127)] {
+            let partial = Partial::create(&folder.path().join(&name), 1).expect("reserved");
+            partial.commit().expect("renamed");
+        }
+        assert_eq!(entries(folder.path()).len(), 2);
+    }
+
+    #[test]
+    fn targets_resolve_as_people_expect() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), "").expect("written");
+        std::os::unix::fs::symlink(at("file"), at("link")).expect("linked");
+        std::os::unix::fs::symlink(at("nowhere"), at("broken")).expect("linked");
+        let resolved = |path: &Path| resolve_target(path, "key.gz");
+        assert_eq!(resolved(folder.path()).expect("inside"), at("key.gz"));
+        assert_eq!(resolved(&at("new")).expect("new"), at("new"));
+        let real = at("file").canonicalize().expect("there");
+        assert_eq!(resolved(&at("link")).expect("followed"), real);
+        let kind = |path: &Path| resolved(path).expect_err("refused").kind();
+        assert_eq!(kind(&at("broken")), ErrorKind::InvalidInput);
+        assert_eq!(kind(&at("missing/new")), ErrorKind::NotFound);
+        assert_eq!(kind(&at("missing/")), ErrorKind::NotFound);
+        assert_eq!(kind(&at("file/")), ErrorKind::Io);
+        assert_eq!(kind(Path::new("/dev/null")), ErrorKind::InvalidInput);
+        for bad in ["", "..", "."] {
+            let error = resolve_target(folder.path(), bad).expect_err("not a name");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! brigade moves objects in and out of S3 in parallel parts, verified.
+//!
+//! A [`Session`] is one store. It gives [`Bucket`]s and [`Object`]s, and an object uploads and
+//! downloads files: cut into parts, many of them in flight at once over every core, each summed
+//! while it is hot in cache, and at the end held against what the store recorded.
+//!
+//! ```no_run
+//! # async fn run() -> brigade::Result<()> {
+//! use brigade::{Session, SessionOptions};
+//!
+//! let session = Session::new(SessionOptions::default()).await?;
+//! let object = session.bucket("genomes").object("hg38.fa");
+//! object.upload_file("hg38.fa").await?;
+//! let report = object.download_file("copy.fa").await?;
+//! println!("{} bytes, verified: {}", report.bytes, report.verified);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crate prints nothing, reads no environment beyond what `aws-config` does, and changes
+//! nothing process-wide. Progress comes as [`progress::Event`]s on a channel.
+
+mod download;
+mod engine;
+mod error;
+mod file;
+pub mod integrity;
+pub mod limits;
+mod object;
+mod options;
+pub mod plan;
+pub mod progress;
+mod report;
+mod schedule;
+mod session;
+mod transport;
+mod upload;
+mod url;
+
+pub use error::{Error, ErrorKind, Result};
+pub use object::{Bucket, Object};
+pub use options::{
+    Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, RetryOptions,
+    SessionOptions, UploadOptions, Verify,
+};
+pub use report::{Report, ReportedChecksum};
+pub use session::Session;
+pub use transport::ObjectInfo;
+pub use transport::connect::Proxies;
+pub use url::S3Url;

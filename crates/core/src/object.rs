@@ -1,0 +1,160 @@
+//! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::options::{CustomerKey, DownloadOptions, UploadOptions};
+use crate::report::Report;
+use crate::schedule::RetryScope;
+use crate::session::Session;
+use crate::transport::ObjectInfo;
+use crate::url::S3Url;
+use crate::{download, upload};
+
+/// A bucket, by name; nothing is asked of the store to make one.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    session: Session,
+    name: String,
+}
+
+/// An object, by bucket and key; nothing is asked of the store to make one.
+///
+/// ```no_run
+/// # async fn run() -> brigade::Result<()> {
+/// let session = brigade::Session::new(brigade::SessionOptions::default()).await?;
+/// let object = session.bucket("logs").object("2026/11.gz");
+/// let report = object.upload_file("11.gz").await?;
+/// println!("{} bytes, verified: {}", report.bytes, report.verified);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Object {
+    session: Session,
+    url: S3Url,
+}
+
+impl Bucket {
+    pub(crate) fn new(session: Session, name: String) -> Self {
+        Self { session, name }
+    }
+
+    /// The object under `key`, which may not exist yet.
+    pub fn object(&self, key: impl Into<String>) -> Object {
+        let url = S3Url::of(&self.name, key);
+        Object { session: self.session.clone(), url }
+    }
+
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes the bucket. One that this account owns already is left as it is.
+    pub async fn create(&self) -> Result<()> {
+        let name = self.name.clone();
+        let engine = self.session.engine();
+        engine.drive(|engine| async move { engine.calls().create_bucket(&name).await }).await
+    }
+}
+
+impl Object {
+    pub(crate) fn new(session: Session, url: S3Url) -> Self {
+        Self { session, url }
+    }
+
+    /// Uploads the file at `path` with default options; see [`Object::upload_file_with`].
+    pub async fn upload_file(&self, path: impl AsRef<Path>) -> Result<Report> {
+        self.upload_file_with(path, UploadOptions::default()).await
+    }
+
+    /// Uploads the file at `path`, in parallel parts when it is large, and verifies it.
+    ///
+    /// A failed upload leaves nothing behind in the store. Dropping the future stops the upload
+    /// and cleans up in the background.
+    pub async fn upload_file_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: UploadOptions,
+    ) -> Result<Report> {
+        let (path, url) = (path.as_ref().to_owned(), self.url.clone());
+        let cancel = options.cancel.child();
+        let engine = self.session.engine();
+        engine
+            .drive_cancellable(cancel.clone(), |engine| async move {
+                upload::run(&engine, &path, &url, &UploadOptions { cancel, ..options }).await
+            })
+            .await
+    }
+
+    /// Downloads to the file at `path` with default options; see [`Object::download_file_with`].
+    pub async fn download_file(&self, path: impl AsRef<Path>) -> Result<Report> {
+        self.download_file_with(path, DownloadOptions::default()).await
+    }
+
+    /// Downloads to the file at `path`, in parallel ranges, verifies it, and only then gives it
+    /// its name: the name never holds a partial file, and a file that was there before stays
+    /// until the new one is whole and on disk.
+    pub async fn download_file_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: DownloadOptions,
+    ) -> Result<Report> {
+        let (path, url) = (path.as_ref().to_owned(), self.url.clone());
+        let cancel = options.cancel.child();
+        let engine = self.session.engine();
+        engine
+            .drive_cancellable(cancel.clone(), |engine| async move {
+                download::to_file(&engine, &url, &path, &DownloadOptions { cancel, ..options })
+                    .await
+            })
+            .await
+    }
+
+    /// Downloads into `writer`, in order, prefetching in parallel. `label` names the writer in
+    /// the report. A checksum can only be compared after the last byte was written: on an
+    /// integrity error the reader at the other end already has the wrong bytes, and must be told.
+    pub async fn download_to(
+        &self,
+        writer: impl std::io::Write + Send + 'static,
+        label: &str,
+        options: DownloadOptions,
+    ) -> Result<Report> {
+        let (label, url) = (label.to_owned(), self.url.clone());
+        let cancel = options.cancel.child();
+        let engine = self.session.engine();
+        engine
+            .drive_cancellable(cancel.clone(), |engine| async move {
+                let options = DownloadOptions { cancel, ..options };
+                download::to_writer(&engine, &url, Box::new(writer), &label, &options).await
+            })
+            .await
+    }
+
+    /// What the store tells of the object (a HEAD request).
+    pub async fn info(&self) -> Result<ObjectInfo> {
+        self.info_of(None, None).await
+    }
+
+    /// The same for one version, or for an object stored with SSE-C.
+    pub async fn info_of(
+        &self,
+        version_id: Option<String>,
+        customer_key: Option<CustomerKey>,
+    ) -> Result<ObjectInfo> {
+        let url = self.url.clone();
+        let engine = self.session.engine();
+        engine
+            .drive(|engine| async move {
+                let scope = RetryScope::default();
+                engine.head(&url, version_id.as_deref(), customer_key.as_ref(), &scope).await
+            })
+            .await
+    }
+
+    /// Where the object is.
+    pub fn url(&self) -> &S3Url {
+        &self.url
+    }
+}

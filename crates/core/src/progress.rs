@@ -1,0 +1,228 @@
+//! The one seam between the engine and whatever shows its work: a channel of [`Event`]s.
+//!
+//! The engine emits; a command, a window or a log receives. Emitting never blocks and never waits:
+//! a terminal stopped with Ctrl-S must not stop a transfer. The queue stays bounded all the same:
+//! moved bytes, the only events that come by the thousand a second, are summed into one pending
+//! [`Event::Moved`], and all the others are bounded by parts and retries.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use futures::channel::mpsc;
+use serde::Serialize;
+
+/// What a transfer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Operation {
+    /// From a file into the store.
+    Upload,
+    /// From the store into a file or a writer.
+    Download,
+}
+
+impl Operation {
+    /// The lower-case word for it, as in reports and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+        }
+    }
+}
+
+/// Something that happened during a transfer. Serialises as `{"event":"…", …}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The plan stands and the first part is about to move.
+    Started {
+        /// What the transfer does.
+        operation: Operation,
+        /// Where the bytes come from: a path or an `s3://` URL.
+        source: String,
+        /// Where they go.
+        target: String,
+        /// Payload bytes to move.
+        size_bytes: u64,
+        /// Parts to move.
+        parts: u32,
+        /// Size of every part but the last.
+        part_size_bytes: u64,
+        /// Parts allowed in flight.
+        concurrency: usize,
+    },
+    /// A part was admitted and its request is being sent.
+    PartStarted {
+        /// Number from 1.
+        part: u32,
+        /// Payload bytes of this part.
+        size_bytes: u64,
+    },
+    /// Payload bytes that went to, or came from, the network since the last such event.
+    Moved {
+        /// How many.
+        bytes: u64,
+    },
+    /// An attempt failed, and this many bytes that were told as moved will be moved again.
+    Rewound {
+        /// How many.
+        bytes: u64,
+    },
+    /// A part was acknowledged (upload) or written (download).
+    PartDone {
+        /// Number from 1.
+        part: u32,
+        /// Payload bytes of this part.
+        size_bytes: u64,
+        /// From its admission, retries included.
+        elapsed_ms: u64,
+    },
+    /// An attempt failed in a way that may pass; the next one follows after a pause.
+    Retrying {
+        /// The part, where the request was for one.
+        part: Option<u32>,
+        /// Which attempt failed, from 1.
+        attempt: u32,
+        /// The pause before the next.
+        wait_ms: u64,
+        /// Why it failed, in one line.
+        reason: String,
+    },
+    /// All parts are in; the object is being completed, or the file made durable.
+    Finishing,
+    /// What arrived is being compared with what was recorded.
+    Verifying,
+    /// Something the person should know that does not end the transfer.
+    Warning {
+        /// One line.
+        message: String,
+    },
+}
+
+/// The engine's end of the channel. Cheap to clone; the default one has no listener.
+#[derive(Clone, Default)]
+pub struct Emitter(Option<Arc<Shared>>);
+
+/// The listener's end of the channel: a [`Stream`] that ends when the last [`Emitter`] is gone.
+pub struct Events {
+    queue: mpsc::UnboundedReceiver<Event>,
+    counter: Arc<Counter>,
+}
+
+struct Shared {
+    queue: mpsc::UnboundedSender<Event>,
+    counter: Arc<Counter>,
+}
+
+#[derive(Default)]
+struct Counter {
+    moved: AtomicU64,
+    // Whether a `Moved` marker is in the queue already.
+    pending: AtomicBool,
+}
+
+/// Makes a channel: give the [`Emitter`] to a transfer's options, read the [`Events`].
+///
+/// ```
+/// use brigade::progress;
+///
+/// let (emitter, events) = progress::channel();
+/// let options = brigade::UploadOptions { events: emitter, ..Default::default() };
+/// # drop((options, events));
+/// ```
+pub fn channel() -> (Emitter, Events) {
+    let (sender, queue) = mpsc::unbounded();
+    let counter = Arc::new(Counter::default());
+    let shared = Shared { queue: sender, counter: Arc::clone(&counter) };
+    (Emitter(Some(Arc::new(shared))), Events { queue, counter })
+}
+
+impl Emitter {
+    /// Tells one event; without a listener it is dropped.
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        if let Some(shared) = &self.0 {
+            // A listener that went away is no reason to stop a transfer.
+            let _ = shared.queue.unbounded_send(event());
+        }
+    }
+
+    /// Tells moved payload bytes; called for every chunk, so it is two atomic operations.
+    pub(crate) fn moved(&self, bytes: u64) {
+        if let Some(shared) = &self.0 {
+            shared.counter.moved.fetch_add(bytes, Ordering::AcqRel);
+            if !shared.counter.pending.swap(true, Ordering::AcqRel) {
+                let _ = shared.queue.unbounded_send(Event::Moved { bytes: 0 });
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Emitter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Emitter(listener: {})", self.0.is_some())
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        match Pin::new(&mut self.queue).poll_next(context) {
+            Poll::Ready(Some(Event::Moved { .. })) => {
+                // First the flag, then the sum: bytes added in between are either in this sum or
+                // announced by a marker of their own.
+                self.counter.pending.store(false, Ordering::Release);
+                let bytes = self.counter.moved.swap(0, Ordering::AcqRel);
+                Poll::Ready(Some(Event::Moved { bytes }))
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn moved_bytes_are_summed_and_none_is_lost() {
+        let (emitter, mut events) = channel();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let emitter = emitter.clone();
+                std::thread::spawn(move || (0..10_000).for_each(|_| emitter.moved(3)))
+            })
+            .collect();
+        drop(emitter);
+        let mut total = 0;
+        let mut seen = 0;
+        while let Some(event) = block_on(events.next()) {
+            let Event::Moved { bytes } = event else { panic!("only moved bytes were told") };
+            total += bytes;
+            seen += 1;
+        }
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        assert_eq!(total, 120_000);
+        assert!(seen <= 40_000);
+    }
+
+    #[test]
+    fn an_unread_queue_holds_one_entry_for_any_number_of_chunks() {
+        let (emitter, mut events) = channel();
+        (0..1_000).for_each(|_| emitter.moved(1));
+        drop(emitter);
+        assert_eq!(block_on(events.next()), Some(Event::Moved { bytes: 1_000 }));
+        assert_eq!(block_on(events.next()), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! What a person or a program reads at the end of a transfer.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::integrity::{Algorithm, Checksum, ChecksumType, Verified};
+use crate::progress::Operation;
+
+/// The outcome of one finished transfer. Serialises to the last line that `--json` prints
+/// (docs/CLI.md lists the fields).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// What the transfer did.
+    pub operation: Operation,
+    /// Where the bytes came from: a path or an `s3://` URL.
+    pub source: String,
+    /// Where they went.
+    pub target: String,
+    /// Payload bytes of the object.
+    pub bytes: u64,
+    /// Wall time from the call to the verified end, milliseconds.
+    pub elapsed_ms: u64,
+    /// `bytes` over the wall time.
+    pub throughput_bytes_per_s: u64,
+    /// Requests the payload was cut into; 1 for a single PUT or GET.
+    pub parts: u32,
+    /// Size of every part but the last, bytes.
+    pub part_size_bytes: u64,
+    /// Parts that were allowed in flight.
+    pub concurrency: usize,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// What was compared; see [`Verified`].
+    pub verified: Verified,
+    /// The checksum that was compared or, when unverified, the one computed here, if any.
+    pub checksum: Option<ReportedChecksum>,
+    /// The object's `ETag`, without quotes.
+    pub etag: Option<String>,
+    /// The object's version, where the bucket keeps versions.
+    pub version_id: Option<String>,
+    /// Name of the store profile that was in force.
+    pub store_profile: String,
+    /// What the person should know although it did not end the transfer.
+    pub warnings: Vec<String>,
+}
+
+/// A checksum as reports show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReportedChecksum {
+    /// How it was computed.
+    pub algorithm: Algorithm,
+    /// Over the whole object, or over its parts' checksums.
+    #[serde(rename = "type")]
+    pub kind: ChecksumType,
+    /// As S3 writes it: base64, with `-N` after a composite of N parts.
+    pub value: String,
+}
+
+impl From<&Checksum> for ReportedChecksum {
+    fn from(checksum: &Checksum) -> Self {
+        Self { algorithm: checksum.algorithm, kind: checksum.kind, value: checksum.to_string() }
+    }
+}
+
+/// Bytes a second, rounded down; a transfer too short to time counts as a microsecond.
+pub(crate) fn throughput(bytes: u64, elapsed: Duration) -> u64 {
+    let micros = elapsed.as_micros().max(1);
+    u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throughput_survives_the_extremes() {
+        assert_eq!(throughput(0, Duration::ZERO), 0);
+        assert_eq!(throughput(1_000, Duration::from_secs(2)), 500);
+        assert_eq!(throughput(u64::MAX, Duration::ZERO), u64::MAX);
+    }
+}

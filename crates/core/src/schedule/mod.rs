@@ -1,0 +1,14 @@
+//! Which part runs next, on which core, and what happens when it fails.
+//!
+//! A [`Lanes`] is one thread a core, each driving a `current_thread` runtime: a part lives its
+//! whole life on one lane, so that its buffers, its connection and its timers stay in one core's
+//! caches and no work-stealing queue sits between a readable socket and the code that reads it.
+//! [`run_parts`] keeps a window of parts in flight over them; [`Retry`] repeats what may pass.
+
+mod lanes;
+mod retry;
+mod window;
+
+pub(crate) use lanes::{LaneId, Lanes};
+pub(crate) use retry::{Retry, RetryScope};
+pub(crate) use window::{run_ordered, run_parts};

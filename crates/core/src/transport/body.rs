@@ -1,0 +1,146 @@
+//! Request bodies that are slices of a mapping, sent without a copy and watched while they go.
+//!
+//! One `Bytes` for a whole part would be one frame, handed over at once: nothing could see it
+//! move. Slices keep the zero copy and let progress and the watchdog see every piece leave.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::progress::Emitter;
+
+/// Bytes in a frame: few enough calls to cost nothing, small enough for a live rate.
+const SLICE_BYTES: usize = 256 * 1024;
+
+/// How much longer a store may think about a part that it has in full than it may leave a
+/// connection idle: it may have to write and replicate the part first.
+const ANSWER_FACTOR: u32 = 6;
+
+/// What one attempt's body has moved so far, and when it last did.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    events: Emitter,
+    started: Instant,
+    moved_bytes: AtomicU64,
+    last_moved_ms: AtomicU64,
+    sent: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn new(events: Emitter) -> Arc<Self> {
+        Arc::new(Self {
+            events,
+            started: Instant::now(),
+            moved_bytes: AtomicU64::new(0),
+            last_moved_ms: AtomicU64::new(0),
+            sent: AtomicBool::new(false),
+        })
+    }
+
+    /// Payload bytes handed to the connection so far.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.moved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns once nothing has moved for `limit`.
+    pub(crate) async fn stalled(&self, limit: Duration) {
+        loop {
+            let last = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed));
+            let sent = self.sent.load(Ordering::Relaxed);
+            let allowed = if sent { limit.saturating_mul(ANSWER_FACTOR) } else { limit };
+            let deadline = self.started + last + allowed;
+            if Instant::now() >= deadline {
+                return;
+            }
+            // The body may reach its end meanwhile, which only moves the deadline further away.
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    fn moved(&self, bytes: usize, is_last: bool) {
+        self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_moved_ms.store(now, Ordering::Relaxed);
+        if is_last {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+        self.events.moved(bytes as u64);
+    }
+}
+
+/// A body of exactly `bytes`, telling `watch` of every slice that leaves.
+pub(crate) fn watched(bytes: Bytes, watch: &Arc<Watch>) -> ByteStream {
+    let watch = Arc::clone(watch);
+    // Retryable, so that the SDK may rebuild it for a redirect; the bytes are shared, not copied.
+    ByteStream::new(SdkBody::retryable(move || {
+        SdkBody::from_body_1_x(Sliced { rest: bytes.clone(), watch: Arc::clone(&watch) })
+    }))
+}
+
+struct Sliced {
+    rest: Bytes,
+    watch: Arc<Watch>,
+}
+
+impl Body for Sliced {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let len = self.rest.len().min(SLICE_BYTES);
+        let slice = self.rest.split_to(len);
+        self.watch.moved(len, self.rest.is_empty());
+        Poll::Ready(Some(Ok(Frame::data(slice))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_byte_leaves_once_and_is_counted() {
+        let content: Bytes = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let watch = Watch::new(Emitter::default());
+        let body = watched(content.clone(), &watch);
+        assert_eq!(body.size_hint(), (1_000_000, Some(1_000_000)));
+        let sent = body.collect().await.expect("collected").into_bytes();
+        assert_eq!(sent, content);
+        assert_eq!(watch.moved_bytes(), 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_stall_is_noticed_and_an_answer_may_take_longer() {
+        let limit = Duration::from_millis(20);
+        let watch = Watch::new(Emitter::default());
+        let begun = Instant::now();
+        watch.stalled(limit).await;
+        assert!(begun.elapsed() >= limit);
+        watch.moved(10, true);
+        let sent = Instant::now();
+        watch.stalled(limit).await;
+        assert!(sent.elapsed() >= limit * ANSWER_FACTOR);
+    }
+}

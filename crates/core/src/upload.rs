@@ -1,0 +1,560 @@
+//! One file into one object: plan, sum, send, complete, prove.
+//!
+//! What fits one part goes as a `PutObject`; the rest as a multipart upload whose parts are sent
+//! concurrently, each with its checksum in a header. The checksum of the whole object is combined
+//! from the parts' (no second pass over the file), sent with the completion so that the store
+//! refuses an object of other bytes, and compared once more with what the store then says. An
+//! upload that ends in failure is aborted: nothing stays behind that costs money.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::Source;
+use crate::integrity::{
+    Algorithm, Checksum, ChecksumType, Digest, Hasher, Md5ETag, Verified, combine_all, compare,
+    compare_md5,
+};
+use crate::limits::{ChecksumSupport, StoreProfile};
+use crate::options::{ChecksumChoice, DEFAULT_CONCURRENCY, Encryption, UploadOptions, Verify};
+use crate::plan::{self, Part, Plan};
+use crate::progress::{Event, Operation};
+use crate::report::{Report, ReportedChecksum, throughput};
+use crate::schedule::{RetryScope, run_parts};
+use crate::transport::{PartReceipt, Payload, Receipt, TOKEN_NAME};
+use crate::url::S3Url;
+
+const OPERATION: &str = "upload to";
+
+/// Bytes summed between two chances for the lane's other parts to run: under a millisecond of
+/// CRC32, a few of SHA-256.
+const SUM_STEP_BYTES: usize = 4 << 20;
+
+/// Times that an upload is aborted again because a late part kept it alive.
+const ABORT_ROUNDS: u32 = 5;
+
+/// Uploads the file at `path` to `url`.
+pub(crate) async fn run(
+    engine: &Engine,
+    path: &Path,
+    url: &S3Url,
+    options: &UploadOptions,
+) -> Result<Report> {
+    let started = Instant::now();
+    let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
+    let source = Source::open(path)?;
+    refuse_plain_customer_key(engine, url, options)?;
+    if url.key().is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, OPERATION, url.to_string(), "no key")
+            .advise("write it as s3://bucket/key"));
+    }
+    let profile = engine.profile_for(url.bucket(), &scope).await?;
+    let plan = plan::upload(source.size_bytes(), options.part_size_bytes, &profile)
+        .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
+    let upload = Upload {
+        engine,
+        source: &source,
+        url,
+        options,
+        algorithm: choose_algorithm(&profile, url, options)?,
+        profile,
+        scope: &scope,
+        concurrency: options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1),
+        warnings: Vec::new(),
+    };
+    options.events.emit(|| Event::Started {
+        operation: Operation::Upload,
+        source: path.display().to_string(),
+        target: url.to_string(),
+        size_bytes: plan.size_bytes(),
+        parts: plan.part_count(),
+        part_size_bytes: plan.part_size_bytes(),
+        concurrency: upload.concurrency,
+    });
+    let outcome = upload.carry_out(&plan).await?;
+    let elapsed = started.elapsed();
+    Ok(Report {
+        operation: Operation::Upload,
+        source: path.display().to_string(),
+        target: url.to_string(),
+        bytes: plan.size_bytes(),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        throughput_bytes_per_s: throughput(plan.size_bytes(), elapsed),
+        parts: plan.part_count(),
+        part_size_bytes: plan.part_size_bytes(),
+        concurrency: outcome.concurrency,
+        retries: scope.repeated(),
+        verified: outcome.verified,
+        checksum: outcome.checksum.as_ref().map(ReportedChecksum::from),
+        etag: outcome.receipt.etag.map(|etag| etag.trim_matches('"').to_owned()),
+        version_id: outcome.receipt.version_id,
+        store_profile: engine.store().profile().name.clone(),
+        warnings: outcome.warnings,
+    })
+}
+
+/// One upload under way.
+struct Upload<'a> {
+    engine: &'a Engine,
+    source: &'a Source,
+    url: &'a S3Url,
+    options: &'a UploadOptions,
+    algorithm: Option<Algorithm>,
+    profile: Arc<StoreProfile>,
+    scope: &'a RetryScope,
+    concurrency: usize,
+    warnings: Vec<String>,
+}
+
+/// What an upload came to.
+struct Outcome {
+    receipt: Receipt,
+    verified: Verified,
+    checksum: Option<Checksum>,
+    concurrency: usize,
+    warnings: Vec<String>,
+}
+
+/// What was computed here over the object's bytes, in every form a store may answer with.
+#[derive(Default)]
+struct Computed {
+    full_object: Option<Checksum>,
+    composite: Option<Checksum>,
+    md5: Option<Md5ETag>,
+}
+
+impl Computed {
+    /// Every form of the whole object's checksum that the parts' digests give.
+    fn of_parts(plan: &Plan, parts: &[PartReceipt]) -> Self {
+        let Some(digests) = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>() else {
+            return Self::default();
+        };
+        let lens = plan.parts().map(|part| part.len_bytes);
+        Self {
+            full_object: combine_all(digests.iter().copied().zip(lens)).map(Checksum::full_object),
+            composite: Checksum::composite(&digests),
+            md5: Md5ETag::of_parts(&digests),
+        }
+    }
+}
+
+impl Upload<'_> {
+    async fn carry_out(mut self, plan: &Plan) -> Result<Outcome> {
+        if self.options.if_none_match && !self.profile.conditional_writes {
+            self.warn(format!(
+                "the store ({}) may ignore --if-none-match: an existing object could have been \
+                 replaced",
+                self.profile.name
+            ));
+        }
+        let (receipt, computed) =
+            if plan.is_single() { self.put(plan).await? } else { self.in_parts(plan).await? };
+        self.prove(receipt, &computed).await
+    }
+
+    /// The whole object in one request.
+    async fn put(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
+        let part = Part { number: 1, offset_bytes: 0, len_bytes: plan.size_bytes() };
+        self.tell_start(part);
+        let started = Instant::now();
+        let mut digest = match self.algorithm {
+            Some(algorithm) => Some(sum(self.source, part, algorithm).await?),
+            None => None,
+        };
+        let receipt = loop {
+            let attempt = |_| async {
+                let (bytes, sign) = (self.source.slice(part)?, !self.profile.unsigned_payload);
+                let payload = Payload { bytes, digest, sign };
+                self.engine.calls().put(self.url, payload, self.options).await
+            };
+            let putting = self.engine.retry().run(self.scope, Some(1), attempt);
+            let put = tokio::select! {
+                put = putting => put,
+                () = self.options.cancel.cancelled() => Err(stopped(self.url)),
+            };
+            match put {
+                Ok(receipt) => break receipt,
+                Err(error) if digest.is_some() && self.may_step_down(&error) => {
+                    self.warn_of_step_down(&error);
+                    digest = None;
+                }
+                Err(error) => return Err(self.in_words(error)),
+            }
+        };
+        self.source.check_still_there()?;
+        self.tell_end(part, started);
+        let computed = Computed {
+            full_object: digest.map(Checksum::full_object),
+            md5: digest.and_then(Md5ETag::of_whole),
+            composite: None,
+        };
+        Ok((receipt, computed))
+    }
+
+    /// A multipart upload; aborted if anything fails.
+    async fn in_parts(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
+        // Not interruptible: an id that nobody knows could not be aborted.
+        let (upload_id, token) = self.begin().await?;
+        let moved = async {
+            let parts = self.send_parts(plan, &upload_id).await?;
+            self.source.check_still_there()?;
+            if self.options.cancel.is_cancelled() {
+                return Err(stopped(self.url));
+            }
+            let computed = Computed::of_parts(plan, &parts);
+            self.options.events.emit(|| Event::Finishing);
+            let receipt = self.complete(plan, &upload_id, &token, &parts, &computed).await?;
+            Ok((receipt, computed))
+        };
+        match moved.await {
+            Ok(done) => Ok(done),
+            Err(error) => Err(match self.abort(&upload_id).await {
+                Ok(()) => self.in_words(error),
+                Err(left) => self.in_words(error).advise(format!(
+                    "the unfinished upload {upload_id} could not be aborted ({}): abort it, or it \
+                     is billed",
+                    left.detail()
+                )),
+            }),
+        }
+    }
+
+    /// Creates the multipart upload, with less of a checksum if the store refuses the better one.
+    async fn begin(&mut self) -> Result<(String, String)> {
+        let token: String = (0..32).map(|_| fastrand::digit(16)).collect();
+        loop {
+            let checksum = self.algorithm.and_then(|algorithm| {
+                Some((algorithm, self.profile.multipart_checksum_type(algorithm)?))
+            });
+            let attempt =
+                |_| self.engine.calls().create_multipart(self.url, checksum, &token, self.options);
+            match self.engine.retry().run(self.scope, None, attempt).await {
+                Ok(id) => return Ok((id, token)),
+                Err(error) if checksum.is_some() && self.may_step_down(&error) => match checksum {
+                    Some((algorithm, ChecksumType::FullObject))
+                        if algorithm.supports_composite() =>
+                    {
+                        let mut profile = (*self.profile).clone();
+                        profile.checksums = ChecksumSupport::Composite;
+                        self.profile = Arc::new(profile);
+                    }
+                    _ => {
+                        self.warn_of_step_down(&error);
+                        self.algorithm = None;
+                    }
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn send_parts(&self, plan: &Plan, upload_id: &str) -> Result<Vec<PartReceipt>> {
+        let upload_id: Arc<str> = upload_id.into();
+        let url = Arc::new(self.url.clone());
+        let options = Arc::new(self.options.clone());
+        let (algorithm, sign) = (self.algorithm, !self.profile.unsigned_payload);
+        let job = |lane, part: Part| {
+            let (engine, source) = (self.engine.clone(), self.source.clone());
+            let (url, upload_id, options) = (url.clone(), upload_id.clone(), options.clone());
+            let scope = self.scope.clone();
+            async move {
+                let started = Instant::now();
+                tell_start(&options, part);
+                let digest = match algorithm {
+                    Some(algorithm) => Some(sum(&source, part, algorithm).await?),
+                    None => None,
+                };
+                let attempt = |_| async {
+                    let payload = Payload { bytes: source.slice(part)?, digest, sign };
+                    let calls = engine.calls_on(lane);
+                    calls.upload_part(&url, &upload_id, part.number, payload, &options).await
+                };
+                let receipt = engine.retry().run(&scope, Some(part.number), attempt).await;
+                let receipt =
+                    receipt.map_err(|error| error.context(format_args!("part {}", part.number)))?;
+                source.release(part);
+                tell_end(&options, part, started);
+                Ok(receipt)
+            }
+        };
+        let lanes = self.engine.lanes();
+        run_parts(lanes, self.concurrency, plan.parts(), &self.options.cancel, job).await
+    }
+
+    async fn complete(
+        &self,
+        plan: &Plan,
+        upload_id: &str,
+        token: &str,
+        parts: &[PartReceipt],
+        computed: &Computed,
+    ) -> Result<Receipt> {
+        let full_object = self
+            .algorithm
+            .and_then(|algorithm| self.profile.multipart_checksum_type(algorithm))
+            .filter(|kind| *kind == ChecksumType::FullObject)
+            .and(computed.full_object.as_ref());
+        let size = self.profile.mp_object_size.then(|| plan.size_bytes());
+        let attempt = |_| {
+            let calls = self.engine.calls();
+            calls.complete_multipart(self.url, upload_id, parts, full_object, size, self.options)
+        };
+        let error = match self.engine.retry().run(self.scope, None, attempt).await {
+            Ok(receipt) => return Ok(receipt),
+            Err(error) => error,
+        };
+        // The reply to an earlier attempt may have been lost after the store had done the work. That
+        // an object is there proves nothing; that it carries this upload's token does.
+        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
+            && !error.kind().is_retryable()
+        {
+            return Err(error);
+        }
+        let key = match &self.options.encryption {
+            Encryption::Customer(key) => Some(key),
+            _ => None,
+        };
+        match self.engine.calls().head(self.url, None, key).await {
+            Ok(info) if info.metadata.get(TOKEN_NAME).is_some_and(|found| found == token) => {
+                Ok(Receipt {
+                    etag: info.etag,
+                    version_id: info.version_id,
+                    checksums: info.checksums,
+                    encryption: info.encryption,
+                })
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Gives the upload up, and makes sure that no late part keeps it alive.
+    async fn abort(&self, upload_id: &str) -> Result<()> {
+        // Not stopped by the cancel that led here.
+        let scope = RetryScope::default();
+        let calls = self.engine.calls();
+        for _ in 0..ABORT_ROUNDS {
+            let attempt = |_| calls.abort_multipart(self.url, upload_id);
+            self.engine.retry().run(&scope, None, attempt).await?;
+            match calls.upload_exists(self.url, upload_id).await {
+                Ok(true) => {}
+                // Without the right to list, the acknowledged abort is all that can be had.
+                Ok(false) | Err(_) => return Ok(()),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::ServerFailure,
+            "abort the upload to",
+            self.url.to_string(),
+            "the store keeps listing it",
+        ))
+    }
+
+    /// Holds what was computed here against what the store says it has.
+    async fn prove(mut self, receipt: Receipt, computed: &Computed) -> Result<Outcome> {
+        let mut verified = Verified::Unverified;
+        let mut checksum = computed.full_object.or(computed.composite);
+        if self.options.verify != Verify::Off {
+            self.options.events.emit(|| Event::Verifying);
+            (verified, checksum) = self.compare(&receipt, computed, checksum).await?;
+            if !verified.is_proof() {
+                let why = match self.algorithm {
+                    None => "no checksum was sent".to_owned(),
+                    Some(Algorithm::Md5) => "the store's ETag is not an MD5".to_owned(),
+                    Some(algorithm) => format!("the store returned no {algorithm} checksum"),
+                };
+                if self.options.verify == Verify::Require {
+                    return Err(Error::new(
+                        ErrorKind::Integrity,
+                        OPERATION,
+                        self.url.to_string(),
+                        format!("stored, but unverified: {why}"),
+                    )
+                    .advise("try --checksum-algorithm md5, or accept it with --verify auto"));
+                }
+                self.warn(format!("unverified: {why}"));
+            }
+        }
+        Ok(Outcome {
+            receipt,
+            verified,
+            checksum,
+            concurrency: self.concurrency,
+            warnings: self.warnings,
+        })
+    }
+
+    async fn compare(
+        &self,
+        receipt: &Receipt,
+        computed: &Computed,
+        fallback: Option<Checksum>,
+    ) -> Result<(Verified, Option<Checksum>)> {
+        let mismatched = |mismatch: crate::integrity::Mismatch| {
+            mismatch
+                .into_error(OPERATION, self.url.to_string())
+                .context("the store holds other bytes than were sent")
+                .advise("upload it again; if it happens again, the store or a proxy damages data")
+        };
+        let matching = |checksums: &[Checksum]| {
+            checksums.iter().find_map(|theirs| {
+                let ours = match theirs.kind {
+                    ChecksumType::FullObject => computed.full_object,
+                    ChecksumType::Composite => computed.composite,
+                };
+                ours.filter(|ours| ours.algorithm == theirs.algorithm).map(|ours| (*theirs, ours))
+            })
+        };
+        if let Some((theirs, ours)) = matching(&receipt.checksums) {
+            return Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)));
+        }
+        if let Some(ours) = &computed.md5
+            && let Some(theirs) = receipt.etag.as_deref().and_then(Md5ETag::parse)
+        {
+            let encrypted = receipt.encryption.as_deref().is_some_and(|how| how != "AES256");
+            let is_md5 = self.profile.etag_is_md5 && !encrypted;
+            let verified = compare_md5(&theirs, ours, is_md5).map_err(mismatched)?;
+            return Ok((verified, Some((*ours).into())));
+        }
+        if fallback.is_none() || computed.md5.is_some() {
+            return Ok((Verified::Unverified, fallback));
+        }
+        // Many stores keep the checksum and leave it out of this reply.
+        let key = match &self.options.encryption {
+            Encryption::Customer(key) => Some(key),
+            _ => None,
+        };
+        let looked = self.engine.calls().head(self.url, receipt.version_id.as_deref(), key).await;
+        match looked {
+            // Somebody else's object by now says nothing of ours.
+            Ok(info) if info.etag == receipt.etag => match matching(&info.checksums) {
+                Some((theirs, ours)) => {
+                    Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)))
+                }
+                None => Ok((Verified::Unverified, fallback)),
+            },
+            _ => Ok((Verified::Unverified, fallback)),
+        }
+    }
+
+    /// Whether the store may have refused only the checksum, and nobody insisted on it.
+    fn may_step_down(&self, error: &Error) -> bool {
+        let refused = matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unsupported);
+        let about_checksums = matches!(
+            error.code(),
+            None | Some("InvalidArgument" | "InvalidRequest" | "NotImplemented" | "InvalidHeader")
+        );
+        refused
+            && about_checksums
+            && self.options.checksum == ChecksumChoice::Auto
+            && self.options.verify != Verify::Require
+    }
+
+    fn warn_of_step_down(&mut self, error: &Error) {
+        self.warn(format!(
+            "the store refused the checksum ({}); it was left out: a store profile with checksums \
+             = \"none\" says so in advance",
+            error.detail()
+        ));
+    }
+
+    fn warn(&mut self, message: String) {
+        self.options.events.emit(|| Event::Warning { message: message.clone() });
+        self.warnings.push(message);
+    }
+
+    /// The same error, in the words of this upload.
+    fn in_words(&self, error: Error) -> Error {
+        if error.code() == Some("PreconditionFailed") && self.options.if_none_match {
+            return Error::new(
+                ErrorKind::Conflict,
+                OPERATION,
+                self.url.to_string(),
+                "the object exists already",
+            )
+            .advise("leave out --if-none-match to replace it")
+            .caused_by(error);
+        }
+        error
+    }
+
+    fn tell_start(&self, part: Part) {
+        tell_start(self.options, part);
+    }
+
+    fn tell_end(&self, part: Part, started: Instant) {
+        tell_end(self.options, part, started);
+    }
+}
+
+fn tell_start(options: &UploadOptions, part: Part) {
+    let (part, size_bytes) = (part.number, part.len_bytes);
+    options.events.emit(|| Event::PartStarted { part, size_bytes });
+}
+
+fn tell_end(options: &UploadOptions, part: Part, started: Instant) {
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (part, size_bytes) = (part.number, part.len_bytes);
+    options.events.emit(|| Event::PartDone { part, size_bytes, elapsed_ms });
+}
+
+/// Sums a part, in steps, so that a lane's other connections are served in between.
+async fn sum(source: &Source, part: Part, algorithm: Algorithm) -> Result<Digest> {
+    let bytes = source.slice(part)?;
+    let mut hasher = Hasher::new(algorithm);
+    for step in bytes.chunks(SUM_STEP_BYTES) {
+        hasher.update(step);
+        if bytes.len() > SUM_STEP_BYTES {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(hasher.finish())
+}
+
+fn choose_algorithm(
+    profile: &StoreProfile,
+    url: &S3Url,
+    options: &UploadOptions,
+) -> Result<Option<Algorithm>> {
+    let refuse = |why: String| {
+        Error::new(ErrorKind::InvalidInput, OPERATION, url.to_string(), why)
+            .advise("use --checksum-algorithm md5")
+    };
+    match options.checksum {
+        ChecksumChoice::Auto => Ok(match profile.default_checksum {
+            None if options.verify == Verify::Require => Some(Algorithm::Md5),
+            preferred => preferred,
+        }),
+        ChecksumChoice::Use(algorithm)
+            if profile.checksums == ChecksumSupport::None && algorithm != Algorithm::Md5 =>
+        {
+            Err(refuse(format!("the store ({}) takes no {algorithm} checksums", profile.name)))
+        }
+        ChecksumChoice::Use(algorithm) => Ok(Some(algorithm)),
+        ChecksumChoice::None if options.verify == Verify::Require => {
+            Err(refuse("proof is required, and without a checksum there is none".into()))
+        }
+        ChecksumChoice::None => Ok(None),
+    }
+}
+
+/// S3 refuses these keys over plain HTTP, and by then they have crossed the network.
+fn refuse_plain_customer_key(engine: &Engine, url: &S3Url, options: &UploadOptions) -> Result<()> {
+    match &options.encryption {
+        Encryption::Customer(_) if !engine.store().is_encrypted() => {
+            Err(plain_customer_key(OPERATION, url))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn plain_customer_key(operation: &'static str, url: &S3Url) -> Error {
+    let why = "an SSE-C key must not cross the network unencrypted";
+    Error::new(ErrorKind::InvalidInput, operation, url.to_string(), why)
+        .advise("use an https:// endpoint")
+}
+
+fn stopped(url: &S3Url) -> Error {
+    Error::new(ErrorKind::Interrupted, OPERATION, url.to_string(), "stopped as asked")
+}
