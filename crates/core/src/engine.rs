@@ -95,6 +95,20 @@ impl Engine {
         &self.stages.retry
     }
 
+    /// S3 refuses an SSE-C key over plain HTTP, and by then it has crossed the network.
+    pub(crate) fn refuse_plain_customer_key(
+        &self,
+        operation: &'static str,
+        url: &S3Url,
+    ) -> Result<()> {
+        if self.store().is_encrypted() {
+            return Ok(());
+        }
+        let why = "an SSE-C key must not cross the network unencrypted";
+        Err(Error::new(ErrorKind::InvalidInput, operation, url.to_string(), why)
+            .advise("use an https:// endpoint"))
+    }
+
     /// What the store allows. Where that depends on what it calls itself and it has not answered
     /// anything yet, it is asked: a plan made for the wrong store fails at its last part.
     pub(crate) async fn profile_for(
@@ -144,6 +158,11 @@ impl Engine {
             }
         })
     }
+}
+
+/// How a transfer ends that somebody asked to stop.
+pub(crate) fn stopped(operation: &'static str, url: &S3Url) -> Error {
+    Error::new(ErrorKind::Interrupted, operation, url.to_string(), "stopped as asked")
 }
 
 fn no_such_bucket(bucket: &str) -> Error {

@@ -163,11 +163,10 @@ impl Error {
         self
     }
 
-    /// The same failure seen from an outer operation: kind, detail and advice stay.
+    /// The same failure in the words of an outer operation; everything else stays.
     #[must_use]
-    pub fn during(mut self, operation: &'static str, target: impl Into<String>) -> Self {
+    pub fn during(mut self, operation: &'static str) -> Self {
         self.0.operation = operation;
-        self.0.target = target.into();
         self
     }
 

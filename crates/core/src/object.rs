@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::options::{CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
-use crate::session::Session;
 use crate::transport::ObjectInfo;
 use crate::url::S3Url;
 use crate::{download, upload};
@@ -14,7 +14,7 @@ use crate::{download, upload};
 /// A bucket, by name; nothing is asked of the store to make one.
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    session: Session,
+    engine: Engine,
     name: String,
 }
 
@@ -31,19 +31,19 @@ pub struct Bucket {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Object {
-    session: Session,
+    engine: Engine,
     url: S3Url,
 }
 
 impl Bucket {
-    pub(crate) fn new(session: Session, name: String) -> Self {
-        Self { session, name }
+    pub(crate) fn new(engine: Engine, name: String) -> Self {
+        Self { engine, name }
     }
 
     /// The object under `key`, which may not exist yet.
     pub fn object(&self, key: impl Into<String>) -> Object {
         let url = S3Url::of(&self.name, key);
-        Object { session: self.session.clone(), url }
+        Object { engine: self.engine.clone(), url }
     }
 
     /// The bucket's name.
@@ -54,14 +54,13 @@ impl Bucket {
     /// Makes the bucket. One that this account owns already is left as it is.
     pub async fn create(&self) -> Result<()> {
         let name = self.name.clone();
-        let engine = self.session.engine();
-        engine.drive(|engine| async move { engine.calls().create_bucket(&name).await }).await
+        self.engine.drive(|engine| async move { engine.calls().create_bucket(&name).await }).await
     }
 }
 
 impl Object {
-    pub(crate) fn new(session: Session, url: S3Url) -> Self {
-        Self { session, url }
+    pub(crate) fn new(engine: Engine, url: S3Url) -> Self {
+        Self { engine, url }
     }
 
     /// Uploads the file at `path` with default options; see [`Object::upload_file_with`].
@@ -80,8 +79,7 @@ impl Object {
     ) -> Result<Report> {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         let cancel = options.cancel.child();
-        let engine = self.session.engine();
-        engine
+        self.engine
             .drive_cancellable(cancel.clone(), |engine| async move {
                 upload::run(&engine, &path, &url, &UploadOptions { cancel, ..options }).await
             })
@@ -103,8 +101,7 @@ impl Object {
     ) -> Result<Report> {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         let cancel = options.cancel.child();
-        let engine = self.session.engine();
-        engine
+        self.engine
             .drive_cancellable(cancel.clone(), |engine| async move {
                 download::to_file(&engine, &url, &path, &DownloadOptions { cancel, ..options })
                     .await
@@ -123,8 +120,7 @@ impl Object {
     ) -> Result<Report> {
         let (label, url) = (label.to_owned(), self.url.clone());
         let cancel = options.cancel.child();
-        let engine = self.session.engine();
-        engine
+        self.engine
             .drive_cancellable(cancel.clone(), |engine| async move {
                 let options = DownloadOptions { cancel, ..options };
                 download::to_writer(&engine, &url, Box::new(writer), &label, &options).await
@@ -144,8 +140,7 @@ impl Object {
         customer_key: Option<CustomerKey>,
     ) -> Result<ObjectInfo> {
         let url = self.url.clone();
-        let engine = self.session.engine();
-        engine
+        self.engine
             .drive(|engine| async move {
                 let scope = RetryScope::default();
                 engine.head(&url, version_id.as_deref(), customer_key.as_ref(), &scope).await

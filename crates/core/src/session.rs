@@ -34,21 +34,17 @@ impl Session {
 
     /// A bucket, by its name.
     pub fn bucket(&self, name: impl Into<String>) -> Bucket {
-        Bucket::new(self.clone(), name.into())
+        Bucket::new(self.engine.clone(), name.into())
     }
 
     /// An object, by its URL.
     pub fn object(&self, url: &S3Url) -> Object {
-        Object::new(self.clone(), url.clone())
+        Object::new(self.engine.clone(), url.clone())
     }
 
     /// What the store is taken to allow, as far as is known by now; see
     /// [`SessionOptions::store_profile`].
     pub fn store_profile(&self) -> StoreProfile {
         (*self.engine.store().profile()).clone()
-    }
-
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
     }
 }

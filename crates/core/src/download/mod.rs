@@ -19,7 +19,7 @@ use futures::StreamExt;
 use self::expect::{Expectation, Found};
 use self::fetch::{Request, fetch};
 use self::sums::{Need, Sums};
-use crate::engine::Engine;
+use crate::engine::{Engine, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
 use crate::integrity::{Checksum, Digest, Hasher, Verified};
@@ -30,7 +30,6 @@ use crate::progress::{Event, Operation};
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::{RetryScope, run_ordered, run_parts};
 use crate::transport::{ObjectInfo, Pin};
-use crate::upload::plain_customer_key;
 use crate::url::S3Url;
 
 const OPERATION: &str = "download";
@@ -66,7 +65,7 @@ pub(crate) async fn to_file(
     download.settle(verified, "nothing was stored")?;
     options.events.emit(|| Event::Finishing);
     if options.cancel.is_cancelled() {
-        return Err(stopped(url));
+        return Err(stopped(OPERATION, url));
     }
     blocking(move || partial.commit()).await?;
     Ok(download.report(started, &plan, target.display().to_string(), verified, checksum))
@@ -121,8 +120,10 @@ impl<'a> Download<'a> {
         let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
         let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());
         let info = tokio::select! {
-            info = engine.head(url, version, key, &scope) => info?,
-            () = options.cancel.cancelled() => return Err(stopped(url)),
+            info = engine.head(url, version, key, &scope) => {
+                info.map_err(|error| error.during(OPERATION))?
+            }
+            () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
         };
         let pin = Arc::new(Pin {
             // A weak validator cannot be matched on.
@@ -275,7 +276,7 @@ impl<'a> Download<'a> {
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.options.cancel.cancelled() => Some(Err(stopped(self.url))),
+                () = self.options.cancel.cancelled() => Some(Err(stopped(OPERATION, self.url))),
                 next = ranges.next() => next,
             };
             match next {
@@ -382,14 +383,10 @@ fn refuse_what_makes_no_sense(
         return Err(Error::new(ErrorKind::InvalidInput, OPERATION, url.to_string(), "no key")
             .advise("write it as s3://bucket/key"));
     }
-    if options.customer_key.is_some() && !engine.store().is_encrypted() {
-        return Err(plain_customer_key(OPERATION, url));
+    if options.customer_key.is_some() {
+        engine.refuse_plain_customer_key(OPERATION, url)?;
     }
     Ok(())
-}
-
-fn stopped(url: &S3Url) -> Error {
-    Error::new(ErrorKind::Interrupted, OPERATION, url.to_string(), "stopped as asked")
 }
 
 /// Runs what waits for a disk away from the lane's connections.

@@ -54,6 +54,9 @@ where
     }
 }
 
+const SET_CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile \
+                               with --profile, or use --no-sign-request for a public bucket";
+
 /// The credentials' providers fail inside the request that first needs them.
 fn credentials_problem(
     operation: &'static str,
@@ -65,15 +68,16 @@ fn credentials_problem(
     while let Some(error) = next {
         if let Some(credentials) = error.downcast_ref::<CredentialsError>() {
             let (detail, advice) = match credentials {
-                CredentialsError::CredentialsNotLoaded(_) => (
-                    "no credentials found".to_owned(),
-                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile with \
-                     --profile, or use --no-sign-request for a public bucket",
-                ),
-                other => (
-                    format!("the credentials could not be loaded: {}", root_cause(other)),
+                CredentialsError::CredentialsNotLoaded(_) => {
+                    ("no credentials found".to_owned(), SET_CREDENTIALS)
+                }
+                CredentialsError::InvalidConfiguration(_) => (
+                    format!("the credentials' configuration is wrong: {}", root_cause(credentials)),
                     "check the profile in the AWS configuration",
                 ),
+                // The last resort of the chain, an instance's own identity, is asked everywhere and
+                // fails in many ways where there is none.
+                other => (format!("no credentials found ({})", root_cause(other)), SET_CREDENTIALS),
             };
             return Some(
                 Error::new(ErrorKind::AccessDenied, operation, target, detail).advise(advice),
@@ -89,7 +93,8 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = deepest.source() {
         deepest = source;
     }
-    deepest.to_string()
+    // Some end in a full stop, and a message goes on after it.
+    deepest.to_string().trim_end_matches('.').to_owned()
 }
 
 /// The parts of a refusal that tell what it means.

@@ -8,6 +8,9 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Md5ETag};
 
+/// No upload has more parts (Amazon S3 User Guide, "Multipart upload limits").
+const MAX_PARTS: u32 = 10_000;
+
 /// An object as a HEAD request shows it.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -35,7 +38,7 @@ pub struct ObjectInfo {
 }
 
 impl ObjectInfo {
-    pub(super) fn of_head(head: &HeadObjectOutput) -> Self {
+    pub(in crate::transport) fn of_head(head: &HeadObjectOutput) -> Self {
         let declared = head.checksum_type().and_then(|kind| ChecksumType::named(kind.as_str()));
         let values = [
             (Algorithm::Crc32, head.checksum_crc32()),
@@ -63,9 +66,12 @@ impl ObjectInfo {
         }
     }
 
-    /// How many parts it was uploaded in, as far as the `ETag` tells.
+    /// How many parts it was uploaded in, as far as the `ETag` tells: S3 and most stores end it in
+    /// `-N`. An opaque one may end so by chance, hence never more than a hint.
     pub(crate) fn parts(&self) -> Option<u32> {
-        self.md5_etag().and_then(|etag| etag.parts)
+        let etag = self.etag.as_deref()?.trim_matches('"');
+        let count = etag.rsplit_once('-')?.1.parse().ok()?;
+        (1..=MAX_PARTS).contains(&count).then_some(count)
     }
 
     /// The `ETag`, if it looks like an MD5 and can be one: encryption with a key of KMS or the
@@ -81,7 +87,7 @@ impl ObjectInfo {
 }
 
 /// Values that don't read as checksums are passed over: they can prove nothing.
-pub(super) fn parse_all(
+pub(in crate::transport) fn parse_all(
     values: &[(Algorithm, Option<&str>)],
     declared: Option<ChecksumType>,
 ) -> Vec<Checksum> {
@@ -92,13 +98,13 @@ pub(super) fn parse_all(
 }
 
 /// The sizes of an object's parts as `GetObjectAttributes` lists them, one page at a time.
-pub(super) struct PartSizesPage {
-    pub(super) sizes: Vec<u64>,
-    pub(super) next: Option<String>,
+pub(in crate::transport) struct PartSizesPage {
+    pub(in crate::transport) sizes: Vec<u64>,
+    pub(in crate::transport) next: Option<String>,
 }
 
 impl PartSizesPage {
-    pub(super) fn of(output: &GetObjectAttributesOutput) -> Self {
+    pub(in crate::transport) fn of(output: &GetObjectAttributesOutput) -> Self {
         let Some(parts) = output.object_parts() else {
             return Self { sizes: Vec::new(), next: None };
         };
@@ -111,7 +117,7 @@ impl PartSizesPage {
 }
 
 /// The model has signed sizes; a negative one would be a broken store's and reads as nothing.
-pub(super) fn unsigned(size: Option<i64>) -> u64 {
+pub(in crate::transport) fn unsigned(size: Option<i64>) -> u64 {
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
 }
 

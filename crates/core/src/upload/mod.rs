@@ -6,17 +6,17 @@
 //! refuses an object of other bytes, and compared once more with what the store then says. An
 //! upload that ends in failure is aborted: nothing stays behind that costs money.
 
+mod prove;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::Engine;
+use self::prove::Computed;
+use crate::engine::{Engine, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::Source;
-use crate::integrity::{
-    Algorithm, Checksum, ChecksumType, Digest, Hasher, Md5ETag, Verified, combine_all, compare,
-    compare_md5,
-};
+use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
 use crate::options::{ChecksumChoice, DEFAULT_CONCURRENCY, Encryption, UploadOptions, Verify};
 use crate::plan::{self, Part, Plan};
@@ -45,12 +45,19 @@ pub(crate) async fn run(
     let started = Instant::now();
     let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
     let source = Source::open(path)?;
-    refuse_plain_customer_key(engine, url, options)?;
+    if let Encryption::Customer(_) = &options.encryption {
+        engine.refuse_plain_customer_key(OPERATION, url)?;
+    }
     if url.key().is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, OPERATION, url.to_string(), "no key")
             .advise("write it as s3://bucket/key"));
     }
-    let profile = engine.profile_for(url.bucket(), &scope).await?;
+    let profile = tokio::select! {
+        profile = engine.profile_for(url.bucket(), &scope) => {
+            profile.map_err(|error| error.during(OPERATION))?
+        }
+        () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
+    };
     let plan = plan::upload(source.size_bytes(), options.part_size_bytes, &profile)
         .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
     let upload = Upload {
@@ -117,29 +124,6 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-/// What was computed here over the object's bytes, in every form a store may answer with.
-#[derive(Default)]
-struct Computed {
-    full_object: Option<Checksum>,
-    composite: Option<Checksum>,
-    md5: Option<Md5ETag>,
-}
-
-impl Computed {
-    /// Every form of the whole object's checksum that the parts' digests give.
-    fn of_parts(plan: &Plan, parts: &[PartReceipt]) -> Self {
-        let Some(digests) = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>() else {
-            return Self::default();
-        };
-        let lens = plan.parts().map(|part| part.len_bytes);
-        Self {
-            full_object: combine_all(digests.iter().copied().zip(lens)).map(Checksum::full_object),
-            composite: Checksum::composite(&digests),
-            md5: Md5ETag::of_parts(&digests),
-        }
-    }
-}
-
 impl Upload<'_> {
     async fn carry_out(mut self, plan: &Plan) -> Result<Outcome> {
         if self.options.if_none_match && !self.profile.conditional_writes {
@@ -172,7 +156,7 @@ impl Upload<'_> {
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);
             let put = tokio::select! {
                 put = putting => put,
-                () = self.options.cancel.cancelled() => Err(stopped(self.url)),
+                () = self.options.cancel.cancelled() => Err(stopped(OPERATION, self.url)),
             };
             match put {
                 Ok(receipt) => break receipt,
@@ -201,7 +185,7 @@ impl Upload<'_> {
             let parts = self.send_parts(plan, &upload_id).await?;
             self.source.check_still_there()?;
             if self.options.cancel.is_cancelled() {
-                return Err(stopped(self.url));
+                return Err(stopped(OPERATION, self.url));
             }
             let computed = Computed::of_parts(plan, &parts);
             self.options.events.emit(|| Event::Finishing);
@@ -351,93 +335,6 @@ impl Upload<'_> {
         ))
     }
 
-    /// Holds what was computed here against what the store says it has.
-    async fn prove(mut self, receipt: Receipt, computed: &Computed) -> Result<Outcome> {
-        let mut verified = Verified::Unverified;
-        let mut checksum = computed.full_object.or(computed.composite);
-        if self.options.verify != Verify::Off {
-            self.options.events.emit(|| Event::Verifying);
-            (verified, checksum) = self.compare(&receipt, computed, checksum).await?;
-            if !verified.is_proof() {
-                let why = match self.algorithm {
-                    None => "no checksum was sent".to_owned(),
-                    Some(Algorithm::Md5) => "the store's ETag is not an MD5".to_owned(),
-                    Some(algorithm) => format!("the store returned no {algorithm} checksum"),
-                };
-                if self.options.verify == Verify::Require {
-                    return Err(Error::new(
-                        ErrorKind::Integrity,
-                        OPERATION,
-                        self.url.to_string(),
-                        format!("stored, but unverified: {why}"),
-                    )
-                    .advise("try --checksum-algorithm md5, or accept it with --verify auto"));
-                }
-                self.warn(format!("unverified: {why}"));
-            }
-        }
-        Ok(Outcome {
-            receipt,
-            verified,
-            checksum,
-            concurrency: self.concurrency,
-            warnings: self.warnings,
-        })
-    }
-
-    async fn compare(
-        &self,
-        receipt: &Receipt,
-        computed: &Computed,
-        fallback: Option<Checksum>,
-    ) -> Result<(Verified, Option<Checksum>)> {
-        let mismatched = |mismatch: crate::integrity::Mismatch| {
-            mismatch
-                .into_error(OPERATION, self.url.to_string())
-                .context("the store holds other bytes than were sent")
-                .advise("upload it again; if it happens again, the store or a proxy damages data")
-        };
-        let matching = |checksums: &[Checksum]| {
-            checksums.iter().find_map(|theirs| {
-                let ours = match theirs.kind {
-                    ChecksumType::FullObject => computed.full_object,
-                    ChecksumType::Composite => computed.composite,
-                };
-                ours.filter(|ours| ours.algorithm == theirs.algorithm).map(|ours| (*theirs, ours))
-            })
-        };
-        if let Some((theirs, ours)) = matching(&receipt.checksums) {
-            return Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)));
-        }
-        if let Some(ours) = &computed.md5
-            && let Some(theirs) = receipt.etag.as_deref().and_then(Md5ETag::parse)
-        {
-            let encrypted = receipt.encryption.as_deref().is_some_and(|how| how != "AES256");
-            let is_md5 = self.profile.etag_is_md5 && !encrypted;
-            let verified = compare_md5(&theirs, ours, is_md5).map_err(mismatched)?;
-            return Ok((verified, Some((*ours).into())));
-        }
-        if fallback.is_none() || computed.md5.is_some() {
-            return Ok((Verified::Unverified, fallback));
-        }
-        // Many stores keep the checksum and leave it out of this reply.
-        let key = match &self.options.encryption {
-            Encryption::Customer(key) => Some(key),
-            _ => None,
-        };
-        let looked = self.engine.calls().head(self.url, receipt.version_id.as_deref(), key).await;
-        match looked {
-            // Somebody else's object by now says nothing of ours.
-            Ok(info) if info.etag == receipt.etag => match matching(&info.checksums) {
-                Some((theirs, ours)) => {
-                    Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)))
-                }
-                None => Ok((Verified::Unverified, fallback)),
-            },
-            _ => Ok((Verified::Unverified, fallback)),
-        }
-    }
-
     /// Whether the store may have refused only the checksum, and nobody insisted on it.
     fn may_step_down(&self, error: &Error) -> bool {
         let refused = matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unsupported);
@@ -537,24 +434,4 @@ fn choose_algorithm(
         }
         ChecksumChoice::None => Ok(None),
     }
-}
-
-/// S3 refuses these keys over plain HTTP, and by then they have crossed the network.
-fn refuse_plain_customer_key(engine: &Engine, url: &S3Url, options: &UploadOptions) -> Result<()> {
-    match &options.encryption {
-        Encryption::Customer(_) if !engine.store().is_encrypted() => {
-            Err(plain_customer_key(OPERATION, url))
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(crate) fn plain_customer_key(operation: &'static str, url: &S3Url) -> Error {
-    let why = "an SSE-C key must not cross the network unencrypted";
-    Error::new(ErrorKind::InvalidInput, operation, url.to_string(), why)
-        .advise("use an https:// endpoint")
-}
-
-fn stopped(url: &S3Url) -> Error {
-    Error::new(ErrorKind::Interrupted, OPERATION, url.to_string(), "stopped as asked")
 }

@@ -1,0 +1,98 @@
+//! The commands: each carries out what was meant and tells a printer.
+
+mod cp;
+mod demo;
+mod man;
+mod serve;
+mod watch;
+
+use std::ffi::OsString;
+use std::future::Future;
+
+use anyhow::{Context as _, Result};
+
+use crate::args::{self, Cli, Command, OutputArgs, ParseStop};
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::stdout;
+
+/// Carries out what `cli` asks for and returns how the process ends.
+pub(crate) fn run(cli: Cli, environment: &Environment) -> Exit {
+    match cli.command {
+        Command::Cp(args) => {
+            let mut printer = Printer::new(&args.output, args.target == "-", environment);
+            let result = cp::run(&args, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Serve(args) => {
+            let output = OutputArgs { json: args.json, ..OutputArgs::default() };
+            let mut printer = Printer::new(&output, false, environment);
+            let result = serve::run(args, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Demo(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = demo::run(&args, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::grammar(), "brigade", &mut script);
+            stdout::print(&script);
+            Exit::SUCCESS
+        }
+        Command::Man => {
+            let mut printer = Printer::plain(environment);
+            let result = man::page().map(|page| stdout::print(&page));
+            ended(result.map_err(Into::into), &mut printer)
+        }
+    }
+}
+
+/// Help and version go to standard output and are a success; anything else is misuse.
+pub(crate) fn tell_parse_stop(
+    stop: &ParseStop,
+    args: &[OsString],
+    environment: &Environment,
+) -> Exit {
+    match stop.text_or_complaint() {
+        Ok(text) => {
+            stdout::print(text.as_bytes());
+            Exit::SUCCESS
+        }
+        Err(complaint) => {
+            // The grammar did not hold, so this is as good as a look for --json gets.
+            let options = args.iter().take_while(|arg| *arg != "--");
+            let json = options.clone().any(|arg| arg == "--json");
+            let stdout_taken = options.clone().any(|arg| arg == "-");
+            let output = OutputArgs { json, ..OutputArgs::default() };
+            let failure = Failure::usage(complaint);
+            Printer::new(&output, stdout_taken, environment).failure(&failure);
+            failure.exit
+        }
+    }
+}
+
+fn ended(result: Result<()>, printer: &mut Printer) -> Exit {
+    match result {
+        Ok(()) => Exit::SUCCESS,
+        Err(error) => {
+            let failure = Failure::from(&error);
+            printer.failure(&failure);
+            failure.exit
+        }
+    }
+}
+
+/// Waits for `command` on this thread. The engine and the store have threads of their own; what
+/// is left for this one is signals and printing.
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start; the system gives no timers or signals")?;
+    let result = runtime.block_on(command);
+    // Without waiting for a thread that still reads or writes a file for a command that was stopped.
+    runtime.shutdown_background();
+    result
+}

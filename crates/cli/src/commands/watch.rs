@@ -1,0 +1,112 @@
+//! Waiting for the engine: events to the printer, signals to the engine.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use brigade::Cancel;
+use brigade::progress::Events;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::printer::Printer;
+use crate::signals::{Signals, Stopped};
+
+/// Events are looked at this often and not as they come: chunks move by the thousand a second, and
+/// the engine's threads have better use for the cores than waking this one.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long the engine may clean up after a signal. An abort is one request and one look whether it
+/// held; a store that cannot do that in this time may not do it at all.
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// A person's eyes and hands while the engine works.
+pub(super) struct Watch<'a> {
+    pub(super) printer: &'a mut Printer,
+    pub(super) signals: Signals,
+}
+
+impl Watch<'_> {
+    /// Waits for what needs no clean-up; a signal just drops it.
+    pub(super) async fn until<T, E: Into<anyhow::Error>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T> {
+        tokio::select! {
+            result = work => result.map_err(Into::into),
+            exit = self.signals.next() => {
+                Err(Stopped { exit, message: "stopped before anything was moved".into() }.into())
+            }
+        }
+    }
+
+    /// Waits for a transfer whose options hold `cancel` and the other end of `events`. A signal
+    /// cancels it and waits for its clean-up; a second one, or one that takes too long, ends it
+    /// at once.
+    pub(super) async fn transfer<T>(
+        &mut self,
+        work: impl Future<Output = brigade::Result<T>>,
+        cancel: &Cancel,
+        mut events: Events,
+    ) -> Result<T> {
+        let mut work = pin!(work);
+        // The first look comes after a tick, so that a transfer shorter than that shows no bar.
+        let mut ticks = time::interval_at(time::Instant::now() + TICK, TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopping = None;
+        loop {
+            let too_late = async {
+                match stopping {
+                    Some((_, deadline)) => time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = &mut work => {
+                    self.tell(&mut events);
+                    return match (result, stopping) {
+                        // Done before it could be stopped: it is as good as any.
+                        (Ok(value), _) => Ok(value),
+                        (Err(error), Some((exit, _))) => {
+                            Err(Stopped { exit, message: error.to_string() }.into())
+                        }
+                        (Err(error), None) => Err(error.into()),
+                    };
+                }
+                exit = self.signals.next() => {
+                    if let Some((first, _)) = stopping {
+                        return Err(Stopped { exit: first, message: abandoned("on a second signal") }.into());
+                    }
+                    stopping = Some((exit, time::Instant::now() + CLEAN_UP));
+                    cancel.cancel();
+                    self.printer.notice("stopping and cleaning up; a second signal ends it at once");
+                }
+                () = too_late => {
+                    let exit = stopping.map_or(crate::exit::Exit::INTERRUPTED, |(exit, _)| exit);
+                    let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs());
+                    return Err(Stopped { exit, message: abandoned(&why) }.into());
+                }
+                _ = ticks.tick() => {
+                    self.tell(&mut events);
+                    self.printer.tick(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Hands on all events that are there by now.
+    fn tell(&mut self, events: &mut Events) {
+        let now = Instant::now();
+        while let Some(Some(event)) = events.next().now_or_never() {
+            self.printer.event(&event, now);
+        }
+    }
+}
+
+fn abandoned(why: &str) -> String {
+    format!(
+        "left {why}; an unfinished upload or a temporary file may remain: list and abort multipart \
+         uploads of the key"
+    )
+}

@@ -1,0 +1,82 @@
+//! Numbers and names as people read them.
+
+use std::time::Duration;
+
+use brigade::limits::format_size;
+
+/// Bytes a second: `1.3 GiB/s`.
+pub(crate) fn rate(bytes_per_s: u64) -> String {
+    format!("{}/s", format_size(bytes_per_s))
+}
+
+/// A time that passed: `<1 ms`, `42 ms`, `0.42 s`, `12.3 s`, `3 min 4 s`, `2 h 5 min`.
+pub(crate) fn elapsed(elapsed_ms: u64) -> String {
+    let seconds = elapsed_ms / 1_000;
+    match elapsed_ms {
+        0 => "<1 ms".into(),
+        1..100 => format!("{elapsed_ms} ms"),
+        100..1_000 => format!("0.{:02} s", elapsed_ms / 10),
+        1_000..60_000 => format!("{seconds}.{} s", elapsed_ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// A time to come, as a clock that counts down shows it: `0:07`, `12:34`, `2:03:04`; `-:--` when
+/// nothing moves. Days are said as such, since nobody reads `173:12:01`.
+pub(crate) fn countdown(remaining: Option<Duration>) -> String {
+    let Some(remaining) = remaining else { return "-:--".into() };
+    let seconds = remaining.as_secs();
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    match hours {
+        0 => format!("{minutes}:{:02}", seconds % 60),
+        1..100 => format!("{hours}:{minutes:02}:{:02}", seconds % 60),
+        _ => format!("{} days", hours / 24),
+    }
+}
+
+/// `1 part`, `2 parts`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Keys and file names may hold newlines or escape sequences; a terminal must not obey them, and a
+/// log must not see two lines.
+pub(crate) fn one_line(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_well_at_every_length() {
+        let all: Vec<_> =
+            [0, 42, 424, 1_000, 12_345, 59_999, 184_000, 7_500_000].map(elapsed).into();
+        assert_eq!(
+            all,
+            ["<1 ms", "42 ms", "0.42 s", "1.0 s", "12.3 s", "59.9 s", "3 min 4 s", "2 h 5 min"]
+        );
+        let left = |s| countdown(Some(Duration::from_secs(s)));
+        assert_eq!(
+            [left(7), left(754), left(7_384), left(999_999), countdown(None)],
+            ["0:07", "12:34", "2:03:04", "11 days", "-:--"]
+        );
+    }
+
+    #[test]
+    fn one_of_a_thing_is_singular() {
+        assert_eq!([count(1, "part"), count(2, "part")], ["1 part", "2 parts"]);
+    }
+
+    #[test]
+    fn control_characters_are_shown_not_obeyed() {
+        assert_eq!(one_line("a\nb\x1b[2Jü"), "a\\nb\\u{1b}[2Jü");
+    }
+}

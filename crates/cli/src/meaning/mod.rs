@@ -1,0 +1,16 @@
+//! From arguments as typed to arguments as meant, once.
+//!
+//! What comes out of here makes sense: options of the engine, a direction, a place for the bytes.
+//! Commands never look at an argument again. Everything that decides is a function of the
+//! arguments, the [`Environment`](crate::environment::Environment) and the look of local paths, so
+//! the tests need no store.
+
+mod cp;
+mod metadata;
+mod route;
+mod serve;
+mod session;
+
+pub(crate) use cp::{Job, Transfer};
+pub(crate) use route::Sink;
+pub(crate) use serve::{Keys, Service};

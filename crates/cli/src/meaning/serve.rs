@@ -1,0 +1,154 @@
+//! `brigade serve` as meant: a store's options, with keys made up where none were given.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use brigade_store::{Backend, Credentials, Options};
+
+use crate::args::ServeArgs;
+use crate::failure::Usage;
+
+/// A store to run.
+pub(crate) struct Service {
+    pub(crate) options: Options,
+    pub(crate) keys: Keys,
+    pub(crate) region: String,
+    /// What the person should hear before it starts.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The pair of keys that clients of a store use.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    pub(crate) access: String,
+    pub(crate) secret: String,
+}
+
+impl Service {
+    /// What `args` mean; an error where they make no sense.
+    pub(crate) fn from_args(args: ServeArgs) -> Result<Self> {
+        let backend = match (args.dir, args.memory) {
+            (Some(folder), _) => Backend::Folder(folder),
+            (None, true) => Backend::Memory,
+            (None, false) => Backend::Synthetic,
+        };
+        let made_up = Keys::make_up()?;
+        let keys = Keys {
+            access: given(args.access_key, "--access-key")?.unwrap_or(made_up.access),
+            secret: given(args.secret_key, "--secret-key")?.unwrap_or(made_up.secret),
+        };
+        let mut warnings = Vec::new();
+        if !args.bind.is_loopback() {
+            let heard = if args.tls { "" } else { " and, without --tls, listen in" };
+            warnings.push(format!(
+                "listening on {}: other machines can reach this store{heard}",
+                args.bind
+            ));
+        }
+        let options = Options {
+            backend,
+            listen: SocketAddr::new(args.bind, args.port),
+            credentials: vec![Credentials::new(&keys.access, &keys.secret)],
+            buckets: args.bucket,
+            tls: args.tls,
+            region: Some(args.region.clone()),
+            ..Options::default()
+        };
+        Ok(Self { options, keys, region: args.region, warnings })
+    }
+}
+
+impl Keys {
+    /// Random ones, from the operating system: a store may be opened to a network.
+    pub(crate) fn make_up() -> Result<Self> {
+        let made = File::open("/dev/urandom").and_then(|mut source| {
+            let mut noise = [0; 60];
+            source.read_exact(&mut noise)?;
+            let (access, secret) = noise.split_at(20);
+            Ok(Self {
+                access: spell(access, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),
+                secret: spell(
+                    secret,
+                    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567",
+                ),
+            })
+        });
+        made.context("cannot read /dev/urandom to make up keys; give --access-key and --secret-key")
+    }
+}
+
+fn given(typed: Option<String>, option: &str) -> Result<Option<String>> {
+    match typed {
+        Some(key) if key.is_empty() || key.chars().any(|c| !c.is_ascii_graphic()) => {
+            // The key itself is not repeated: it is a secret, and so may end up in no log.
+            Err(Usage::error(format!(
+                "{option} is empty or has characters other than printable ASCII; choose another"
+            )))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Letters for bytes. Where the alphabet's length does not divide 256, the first letters come a
+/// little more often, which costs 40 letters less than a bit of their 230.
+fn spell(noise: &[u8], alphabet: &[u8]) -> String {
+    noise.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::args;
+
+    fn read(line: &str) -> Result<Service> {
+        let typed: Vec<OsString> =
+            format!("brigade serve {line}").split_whitespace().map(OsString::from).collect();
+        match args::parse(&typed) {
+            Ok(args::Cli { command: args::Command::Serve(args) }) => Service::from_args(args),
+            _ => panic!("{line} is no serve"),
+        }
+    }
+
+    #[test]
+    fn the_place_decides_the_backend() {
+        let backend = |line| read(line).expect("fine").options.backend;
+        assert_eq!(backend("data"), Backend::Folder("data".into()));
+        assert_eq!(backend("--memory"), Backend::Memory);
+        assert_eq!(backend("--synthetic"), Backend::Synthetic);
+    }
+
+    #[test]
+    fn there_is_exactly_one_place() {
+        for line in ["", "data --memory", "--memory --synthetic"] {
+            let typed: Vec<OsString> =
+                format!("brigade serve {line}").split_whitespace().map(OsString::from).collect();
+            assert!(args::parse(&typed).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn keys_are_made_up_unless_given() {
+        let (one, other) = (read("--memory").expect("fine"), read("--memory").expect("fine"));
+        assert_ne!(one.keys.secret, other.keys.secret);
+        assert_eq!((one.keys.access.len(), one.keys.secret.len()), (20, 40));
+        let given = read("--memory --access-key me --secret-key mine").expect("fine").keys;
+        assert_eq!((given.access.as_str(), given.secret.as_str()), ("me", "mine"));
+        assert!(read("--memory --access-key=").is_err());
+    }
+
+    #[test]
+    fn only_loopback_goes_without_a_warning() {
+        let warnings = |line| read(line).expect("fine").warnings;
+        assert!(warnings("--memory").is_empty() && warnings("--memory --bind ::1").is_empty());
+        let said = warnings("--memory --bind 0.0.0.0").join("");
+        assert!(
+            said.contains("other machines can reach") && said.contains("without --tls"),
+            "{said}"
+        );
+        assert!(!warnings("--memory --bind 0.0.0.0 --tls").join("").contains("without --tls"));
+    }
+}

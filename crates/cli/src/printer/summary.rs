@@ -1,0 +1,95 @@
+//! A finished transfer in one line.
+
+use brigade::Report;
+use brigade::integrity::{Algorithm, Verified};
+use brigade::limits::format_size;
+use brigade::progress::Operation;
+
+use crate::format::{count, elapsed, one_line, rate};
+
+/// `uploaded f to s3://b/k: 1.0 GiB in 0.42 s (2.4 GiB/s), 128 parts, verified full-object CRC32 …`
+pub(super) fn line(report: &Report) -> String {
+    let verb = match report.operation {
+        Operation::Upload => "uploaded",
+        Operation::Download => "downloaded",
+        _ => "moved",
+    };
+    format!(
+        "{verb} {} to {}: {}",
+        one_line(&report.source),
+        one_line(&report.target),
+        outcome(report)
+    )
+}
+
+/// The same without from where to where.
+pub(crate) fn outcome(report: &Report) -> String {
+    let mut text = format!(
+        "{} in {} ({}), {}",
+        format_size(report.bytes),
+        elapsed(report.elapsed_ms),
+        rate(report.throughput_bytes_per_s),
+        count(report.parts.into(), "part"),
+    );
+    if report.retries > 0 {
+        text.push_str(", ");
+        text.push_str(&count(report.retries, "attempt").replace("attempt", "repeated attempt"));
+    }
+    let checksum = report.checksum.as_ref().map(|sum| (sum.algorithm, sum.value.as_str()));
+    text.push_str(", ");
+    text.push_str(&proof(report.verified, checksum, &report.warnings));
+    text
+}
+
+/// What was proven. Where nothing was, the reasons stand in the same line, because the line may be
+/// all that a log keeps.
+fn proof(verified: Verified, checksum: Option<(Algorithm, &str)>, warnings: &[String]) -> String {
+    if !verified.is_proof() {
+        return unproven(warnings);
+    }
+    match checksum {
+        // The tier's name is the algorithm's.
+        Some((Algorithm::Md5, value)) => format!("verified md5 {value}"),
+        Some((algorithm, value)) => {
+            format!("verified {verified} {} {value}", algorithm.name().to_ascii_uppercase())
+        }
+        None => format!("verified {verified}"),
+    }
+}
+
+/// The engine begins the warning that holds the reason with the same word; other warnings are told
+/// on their own. Where somebody asked for no verification, there is no warning and no reason.
+fn unproven(warnings: &[String]) -> String {
+    let reason = warnings.iter().find(|warning| warning.starts_with("unverified"));
+    reason.map_or_else(|| "unverified".into(), |reason| one_line(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proof_names_its_tier_and_value() {
+        let shown = |verified, sum| proof(verified, sum, &[]);
+        assert_eq!(
+            shown(Verified::FullObject, Some((Algorithm::Crc32, "y/Q5Jg=="))),
+            "verified full-object CRC32 y/Q5Jg=="
+        );
+        assert_eq!(
+            shown(Verified::Composite, Some((Algorithm::Sha256, "abc=-5"))),
+            "verified composite SHA256 abc=-5"
+        );
+        assert_eq!(shown(Verified::Md5, Some((Algorithm::Md5, "abc"))), "verified md5 abc");
+        assert_eq!(shown(Verified::Md5, None), "verified md5");
+    }
+
+    #[test]
+    fn the_absence_of_proof_is_said_with_its_reason() {
+        assert_eq!(proof(Verified::Unverified, None, &[]), "unverified");
+        let warnings = ["other".to_owned(), "unverified: no checksum\nrecorded".to_owned()];
+        assert_eq!(
+            proof(Verified::Unverified, Some((Algorithm::Crc32, "y/Q5Jg==")), &warnings),
+            "unverified: no checksum\\nrecorded"
+        );
+    }
+}

@@ -1,0 +1,124 @@
+//! The end of an upload: what was computed here against what the store says it has.
+
+use super::{OPERATION, Outcome, Upload};
+use crate::error::{Error, ErrorKind, Result};
+use crate::integrity::{
+    Algorithm, Checksum, ChecksumType, Md5ETag, Mismatch, Verified, combine_all, compare,
+    compare_md5,
+};
+use crate::options::{Encryption, Verify};
+use crate::plan::Plan;
+use crate::progress::Event;
+use crate::transport::{PartReceipt, Receipt};
+
+/// What was computed here over the object's bytes, in every form a store may answer with.
+#[derive(Default)]
+pub(super) struct Computed {
+    pub(super) full_object: Option<Checksum>,
+    pub(super) composite: Option<Checksum>,
+    pub(super) md5: Option<Md5ETag>,
+}
+
+impl Computed {
+    /// Every form of the whole object's checksum that the parts' digests give.
+    pub(super) fn of_parts(plan: &Plan, parts: &[PartReceipt]) -> Self {
+        let Some(digests) = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>() else {
+            return Self::default();
+        };
+        let lens = plan.parts().map(|part| part.len_bytes);
+        Self {
+            full_object: combine_all(digests.iter().copied().zip(lens)).map(Checksum::full_object),
+            composite: Checksum::composite(&digests),
+            md5: Md5ETag::of_parts(&digests),
+        }
+    }
+}
+
+impl Upload<'_> {
+    /// Holds what was computed here against what the store says it has.
+    pub(super) async fn prove(mut self, receipt: Receipt, computed: &Computed) -> Result<Outcome> {
+        let mut verified = Verified::Unverified;
+        let mut checksum = computed.full_object.or(computed.composite);
+        if self.options.verify != Verify::Off {
+            self.options.events.emit(|| Event::Verifying);
+            (verified, checksum) = self.compare(&receipt, computed, checksum).await?;
+            if !verified.is_proof() {
+                let why = match self.algorithm {
+                    None => "no checksum was sent".to_owned(),
+                    Some(Algorithm::Md5) => "the store's ETag is not an MD5".to_owned(),
+                    Some(algorithm) => format!("the store returned no {algorithm} checksum"),
+                };
+                if self.options.verify == Verify::Require {
+                    return Err(Error::new(
+                        ErrorKind::Integrity,
+                        OPERATION,
+                        self.url.to_string(),
+                        format!("stored, but unverified: {why}"),
+                    )
+                    .advise("try --checksum-algorithm md5, or accept it with --verify auto"));
+                }
+                self.warn(format!("unverified: {why}"));
+            }
+        }
+        Ok(Outcome {
+            receipt,
+            verified,
+            checksum,
+            concurrency: self.concurrency,
+            warnings: self.warnings,
+        })
+    }
+
+    async fn compare(
+        &self,
+        receipt: &Receipt,
+        computed: &Computed,
+        fallback: Option<Checksum>,
+    ) -> Result<(Verified, Option<Checksum>)> {
+        let mismatched = |mismatch: Mismatch| {
+            mismatch
+                .into_error(OPERATION, self.url.to_string())
+                .context("the store holds other bytes than were sent")
+                .advise("upload it again; if it happens again, the store or a proxy damages data")
+        };
+        let matching = |checksums: &[Checksum]| {
+            checksums.iter().find_map(|theirs| {
+                let ours = match theirs.kind {
+                    ChecksumType::FullObject => computed.full_object,
+                    ChecksumType::Composite => computed.composite,
+                };
+                ours.filter(|ours| ours.algorithm == theirs.algorithm).map(|ours| (*theirs, ours))
+            })
+        };
+        if let Some((theirs, ours)) = matching(&receipt.checksums) {
+            return Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)));
+        }
+        if let Some(ours) = &computed.md5
+            && let Some(theirs) = receipt.etag.as_deref().and_then(Md5ETag::parse)
+        {
+            let encrypted = receipt.encryption.as_deref().is_some_and(|how| how != "AES256");
+            let is_md5 = self.profile.etag_is_md5 && !encrypted;
+            let verified = compare_md5(&theirs, ours, is_md5).map_err(mismatched)?;
+            return Ok((verified, Some((*ours).into())));
+        }
+        if fallback.is_none() || computed.md5.is_some() {
+            return Ok((Verified::Unverified, fallback));
+        }
+        // Many stores keep the checksum and leave it out of this reply.
+        let key = match &self.options.encryption {
+            Encryption::Customer(key) => Some(key),
+            _ => None,
+        };
+        let looked = self.engine.calls().head(self.url, receipt.version_id.as_deref(), key).await;
+        match looked {
+            // Somebody else's object by now says nothing of ours.
+            Ok(info) if info.etag == receipt.etag => match matching(&info.checksums) {
+                Some((theirs, ours)) => {
+                    Ok((compare(&theirs, &ours).map_err(mismatched)?, Some(ours)))
+                }
+                None => Ok((Verified::Unverified, fallback)),
+            },
+            _ => Ok((Verified::Unverified, fallback)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! An embedded S3-compatible store, for development, tests and benchmarks.
+//!
+//! [`Server::start`] runs a store inside the current process and returns its address; any S3 client can talk
+//! to it. Where the bytes go is the [`Backend`]'s business: durable files, memory, or nowhere at all for
+//! measuring how fast a client can be.
+//!
+//! ```
+//! use brigade_store::{Backend, Credentials, Options, Server};
+//!
+//! let server = Server::start(Options {
+//!     backend: Backend::Synthetic,
+//!     credentials: vec![Credentials::new("key", "secret")],
+//!     buckets: vec!["bench".into()],
+//!     ..Options::default()
+//! })?;
+//! assert!(server.endpoint_url().starts_with("http://127.0.0.1:"));
+//! assert_eq!(server.stats().unfinished_uploads, 0);
+//! # Ok::<(), brigade_store::Error>(())
+//! ```
+//!
+//! It behaves as S3 does in what a transfer engine can notice: checksums of all five algorithms in headers
+//! and trailers, multipart uploads, conditions, ranges, errors and their codes. Known differences: there is
+//! no versioning, no access control beyond [`Credentials`], server-side encryption is only echoed, a part
+//! may be sent with another checksum than its upload was created with (the store computes the right one),
+//! and with no algorithm named anywhere the object gets the one its parts were sent with.
+
+mod access;
+mod body;
+mod checksum;
+mod chunked;
+mod error;
+mod etag;
+mod front;
+mod index;
+mod locks;
+mod operation;
+mod options;
+mod range;
+mod record;
+mod s3;
+mod server;
+mod stats;
+mod storage;
+pub mod synthetic;
+mod tls;
+mod upload;
+
+pub use access::Credentials;
+pub use error::Error;
+pub use options::{Backend, Options};
+pub use server::Server;
+pub use stats::Stats;
