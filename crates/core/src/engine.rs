@@ -165,6 +165,14 @@ pub(crate) fn stopped(operation: &'static str, url: &S3Url) -> Error {
     Error::new(ErrorKind::Interrupted, operation, url.to_string(), "stopped as asked")
 }
 
+/// A stage that was stopped does not know of what transfer it was; this says so.
+pub(crate) fn naming_the_stopped(operation: &'static str, url: &S3Url) -> impl Fn(Error) -> Error {
+    move |error| match error.kind() {
+        ErrorKind::Interrupted => stopped(operation, url),
+        _ => error,
+    }
+}
+
 fn no_such_bucket(bucket: &str) -> Error {
     Error::new(ErrorKind::NotFound, "look at", format!("s3://{bucket}"), "no such bucket")
         .advise("check the bucket's name and the endpoint")

@@ -177,6 +177,20 @@ impl Error {
         self
     }
 
+    /// Says which part it was, unless the failure is one of the whole transfer, where the part that
+    /// happened to notice it tells nobody anything.
+    #[must_use]
+    pub(crate) fn in_part(self, number: u32) -> Self {
+        match self.0.kind {
+            ErrorKind::NotFound
+            | ErrorKind::AccessDenied
+            | ErrorKind::Changed
+            | ErrorKind::DiskFull
+            | ErrorKind::Interrupted => self,
+            _ => self.context(format_args!("part {number}")),
+        }
+    }
+
     /// What sort of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

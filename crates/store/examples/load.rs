@@ -80,7 +80,10 @@ fn get(address: &str, key: &str, part: usize, lane: usize, count: usize) -> Resu
         );
         stream.write_all(head.as_bytes())?;
         let mut received = stream.read(&mut buffer)?;
-        let end = buffer[..received].windows(4).position(|four| four == b"\r\n\r\n").ok_or("no end of head")?;
+        let end = buffer[..received]
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .ok_or("no end of head")?;
         if !buffer.starts_with(b"HTTP/1.1 206") {
             return Err(String::from_utf8_lossy(&buffer[..received]).into());
         }

@@ -27,7 +27,9 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
-            "--listen" => options.listen = value()?.parse().map_err(|e| format!("--listen: {e}"))?,
+            "--listen" => {
+                options.listen = value()?.parse().map_err(|e| format!("--listen: {e}"))?;
+            }
             "--folder" => options.backend = Backend::Folder(value()?.into()),
             "--synthetic" => options.backend = Backend::Synthetic,
             "--bucket" => options.buckets.push(value()?),

@@ -150,15 +150,15 @@ impl TryFrom<StoredSum> for Sum {
 pub(crate) struct Hashers {
     running: Vec<(Algorithm, Hasher)>,
     md5: Option<Md5>,
-    length: u64,
+    length_bytes: u64,
 }
 
 /// What came out of [`Hashers`].
 pub(crate) struct Sums {
-    pub(crate) sums: Vec<Sum>,
+    pub(crate) checksums: Vec<Sum>,
     pub(crate) md5: Option<[u8; 16]>,
     /// Bytes summed.
-    pub(crate) length: u64,
+    pub(crate) length_bytes: u64,
 }
 
 enum Hasher {
@@ -173,8 +173,9 @@ impl Hashers {
         let mut wanted: Vec<Algorithm> = algorithms.into_iter().collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let running = wanted.into_iter().map(|algorithm| (algorithm, Hasher::new(algorithm))).collect();
-        Self { running, md5: md5.then(Md5::new), length: 0 }
+        let running =
+            wanted.into_iter().map(|algorithm| (algorithm, Hasher::new(algorithm))).collect();
+        Self { running, md5: md5.then(Md5::new), length_bytes: 0 }
     }
 
     pub(crate) fn update(&mut self, chunk: &[u8]) {
@@ -184,11 +185,11 @@ impl Hashers {
         if let Some(md5) = &mut self.md5 {
             md5.update(chunk);
         }
-        self.length += chunk.len() as u64;
+        self.length_bytes += chunk.len() as u64;
     }
 
     pub(crate) fn finish(self) -> Sums {
-        let sums = self
+        let checksums = self
             .running
             .into_iter()
             .map(|(algorithm, hasher)| match hasher {
@@ -198,7 +199,11 @@ impl Hashers {
                 Hasher::Sha256(sha) => Sum { algorithm, bytes: sha.finalize().to_vec() },
             })
             .collect();
-        Sums { sums, md5: self.md5.map(|md5| md5.finalize().into()), length: self.length }
+        Sums {
+            checksums,
+            md5: self.md5.map(|md5| md5.finalize().into()),
+            length_bytes: self.length_bytes,
+        }
     }
 }
 
@@ -227,7 +232,7 @@ impl Hasher {
 pub(crate) fn sum_of(algorithm: Algorithm, data: &[u8]) -> Sum {
     let mut hashers = Hashers::new([algorithm], false);
     hashers.update(data);
-    hashers.finish().sums.remove(0)
+    hashers.finish().checksums.remove(0)
 }
 
 /// The sum of two neighbours, where the second is `second_length` bytes long.
@@ -260,10 +265,10 @@ pub(crate) fn composite<'a>(algorithm: Algorithm, parts: impl IntoIterator<Item 
     for part in parts {
         hashers.update(part.bytes());
     }
-    hashers.finish().sums.remove(0)
+    hashers.finish().checksums.remove(0)
 }
 
-/// MD5 of `data`, for ETags.
+/// MD5 of `data`, for `ETag`s.
 pub(crate) fn md5_of(data: &[u8]) -> [u8; 16] {
     Md5::digest(data).into()
 }
@@ -299,7 +304,10 @@ mod tests {
         assert_eq!(sum_of(Algorithm::Crc32, CHECK).crc(), 0xcbf4_3926);
         assert_eq!(sum_of(Algorithm::Crc32c, CHECK).crc(), 0xe306_9283);
         assert_eq!(sum_of(Algorithm::Crc64Nvme, CHECK).crc(), 0xae8b_1486_0a79_9888);
-        assert_eq!(hex(sum_of(Algorithm::Sha1, b"").bytes()), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(
+            hex(sum_of(Algorithm::Sha1, b"").bytes()),
+            "da39a3ee5e6b4b0d3255bfef95601890afd80709"
+        );
         assert_eq!(sum_of(Algorithm::Crc32, b"").base64(), "AAAAAA==");
         assert_eq!(hex(&md5_of(b"")), "d41d8cd98f00b204e9800998ecf8427e");
     }

@@ -220,7 +220,14 @@ mod tests {
 
     #[test]
     fn broken_bodies_are_refused() {
-        for encoded in [&b"5\r\nhel"[..], b"xyz\r\n", b"1\r\nab\r\n0\r\n", b"", b"5\r\nhello\r\n", b"0\r\nno colon\r\n"] {
+        for encoded in [
+            &b"5\r\nhel"[..],
+            b"xyz\r\n",
+            b"1\r\nab\r\n0\r\n",
+            b"",
+            b"5\r\nhello\r\n",
+            b"0\r\nno colon\r\n",
+        ] {
             assert!(decode(encoded, 2).is_err(), "{encoded:?}");
         }
     }

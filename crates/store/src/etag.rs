@@ -1,6 +1,6 @@
-//! ETags: the MD5 of the content where that is affordable, else a token made from the checksum.
+//! `ETag`s: the MD5 of the content where that is affordable, else a token made from the checksum.
 //!
-//! A token never looks like an MD5, so no client mistakes it for one. Multipart ETags of either sort end in
+//! A token never looks like an MD5, so no client mistakes it for one. Multipart `ETag`s of either sort end in
 //! `-N`, which clients rely on.
 
 use s3s::dto::ETag;
@@ -8,18 +8,18 @@ use s3s::dto::ETag;
 use crate::checksum::{self, Sum};
 use crate::record::PartRecord;
 
-/// The ETag of content whose MD5 is known.
+/// The `ETag` of content whose MD5 is known.
 pub(crate) fn md5(digest: &[u8; 16]) -> String {
     checksum::hex(digest)
 }
 
-/// An ETag from a checksum and a size in bytes.
+/// An `ETag` from a checksum and a size in bytes.
 pub(crate) fn opaque(sum: &Sum, size_bytes: u64) -> String {
     let digest = sum.bytes();
     format!("sum{}x{size_bytes:x}", checksum::hex(&digest[..digest.len().min(16)]))
 }
 
-/// The ETag of an object made of parts: from their MD5s where all have one, else from their ETags.
+/// The `ETag` of an object made of parts: from their MD5s where all have one, else from their `ETag`s.
 pub(crate) fn multipart<'a>(parts: impl Iterator<Item = &'a PartRecord> + Clone) -> String {
     let count = parts.clone().count();
     let md5s: Option<Vec<u8>> = parts.clone().try_fold(Vec::new(), |mut all, part| {

@@ -53,7 +53,10 @@ pub(crate) type Reply = Response<Counted>;
 
 impl Front {
     /// Answers one request.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Infallible> {
         let (mut parts, incoming) = request.into_parts();
         self.counters.request(operation::name(&parts));
         let waits = parts.headers.contains_key(header::EXPECT);
@@ -127,7 +130,8 @@ fn signed_region(request: &Parts) -> Option<(String, bool)> {
         let (_, scope) = value.to_str().ok()?.split_once("Credential=")?;
         return Some((region(scope.split(',').next()?)?, false));
     }
-    let scope = request.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="))?;
+    let scope =
+        request.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="))?;
     Some((region(&scope.replace("%2F", "/").replace("%2f", "/"))?, true))
 }
 
@@ -158,7 +162,8 @@ fn without_signature(request: &mut Parts, body: Body) -> Body {
         }
     }
     let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let chunked = header("x-amz-content-sha256").is_some_and(|value| value.starts_with("STREAMING-"))
+    let chunked = header("x-amz-content-sha256")
+        .is_some_and(|value| value.starts_with("STREAMING-"))
         || header("content-encoding").is_some_and(|value| {
             value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("aws-chunked"))
         });

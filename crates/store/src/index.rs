@@ -169,10 +169,16 @@ impl Index {
     }
 
     /// Deletes a key. Deleting what is not there succeeds.
-    pub(crate) fn delete(&self, bucket: &Bucket, key: &str, if_match: Option<&ETagCondition>) -> S3Result<()> {
+    pub(crate) fn delete(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        if_match: Option<&ETagCondition>,
+    ) -> S3Result<()> {
         let _turn = lock(bucket.stripe(key));
         if let Some(expected) = if_match {
-            let condition = WriteCondition { if_match: Some(expected.clone()), if_none_match: None };
+            let condition =
+                WriteCondition { if_match: Some(expected.clone()), if_none_match: None };
             condition.check(bucket.existing(key).as_deref().map(|object| &object.record))?;
         }
         let removed = write(&bucket.objects).remove(key);
@@ -208,7 +214,11 @@ impl Bucket {
     }
 
     /// Walks keys in order from `from` on, until `visit` asks to stop or to go on elsewhere.
-    pub(crate) fn walk(&self, from: Bound<&str>, mut visit: impl FnMut(&str, &Arc<Object>) -> Walk) {
+    pub(crate) fn walk(
+        &self,
+        from: Bound<&str>,
+        mut visit: impl FnMut(&str, &Arc<Object>) -> Walk,
+    ) {
         let objects = read(&self.objects);
         let mut from: Bound<String> = from.map(str::to_owned);
         loop {
@@ -344,8 +354,7 @@ mod tests {
         let index = Index::new(Box::new(Synthetic));
         index.create_bucket("bucket").unwrap();
         let bucket = index.bucket("bucket").unwrap();
-        let condition =
-            WriteCondition { if_match: None, if_none_match: Some(ETagCondition::Any) };
+        let condition = WriteCondition { if_match: None, if_none_match: Some(ETagCondition::Any) };
         let winners = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..8)
                 .map(|_| {
@@ -354,7 +363,12 @@ mod tests {
                     })
                 })
                 .collect();
-            writers.into_iter().filter(|_| true).map(|w| w.join().unwrap()).filter(|won| *won).count()
+            writers
+                .into_iter()
+                .filter(|_| true)
+                .map(|w| w.join().unwrap())
+                .filter(|won| *won)
+                .count()
         });
         assert_eq!(winners, 1);
     }

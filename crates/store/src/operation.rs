@@ -11,16 +11,16 @@ use crate::access::bucket_of_host;
 /// The operation's name as in the S3 API; `"Other"` for those the store does not have.
 pub(crate) fn name(request: &Parts) -> &'static str {
     let query = request.uri.query().unwrap_or_default();
-    let has = |name: &str| {
-        query.split('&').any(|pair| pair.split('=').next() == Some(name))
-    };
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
     let copies = request.headers.contains_key("x-amz-copy-source");
     match (&request.method, resource(request)) {
         (&Method::GET, Resource::Service) => "ListBuckets",
         (&Method::GET, Resource::Bucket) if has("location") => "GetBucketLocation",
         (&Method::GET, Resource::Bucket) if has("versioning") => "GetBucketVersioning",
         (&Method::GET, Resource::Bucket) if has("uploads") => "ListMultipartUploads",
-        (&Method::GET, Resource::Bucket) if query.split('&').any(|pair| pair == "list-type=2") => "ListObjectsV2",
+        (&Method::GET, Resource::Bucket) if query.split('&').any(|pair| pair == "list-type=2") => {
+            "ListObjectsV2"
+        }
         (&Method::GET, Resource::Bucket) if !query.split('&').any(unknown_listing) => "ListObjects",
         (&Method::HEAD, Resource::Bucket) => "HeadBucket",
         (&Method::PUT, Resource::Bucket) if query.is_empty() => "CreateBucket",
@@ -65,9 +65,12 @@ fn resource(request: &Parts) -> Resource {
 
 /// Whether a query asks for something else of a bucket than its objects.
 fn unknown_listing(pair: &str) -> bool {
-    const OF_LISTINGS: [&str; 6] = ["prefix", "delimiter", "marker", "max-keys", "encoding-type", "x-id"];
+    const OF_LISTINGS: [&str; 6] =
+        ["prefix", "delimiter", "marker", "max-keys", "encoding-type", "x-id"];
     let name = pair.split('=').next().unwrap_or_default();
-    !name.is_empty() && !OF_LISTINGS.contains(&name) && !name.to_ascii_lowercase().starts_with("x-amz-")
+    !name.is_empty()
+        && !OF_LISTINGS.contains(&name)
+        && !name.to_ascii_lowercase().starts_with("x-amz-")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub struct Options {
     /// The only region requests may be signed for: others get 400 `AuthorizationHeaderMalformed` with the
     /// right one. Default: none, and any region goes.
     pub region: Option<String>,
-    /// Make ETags from the MD5 of the content, as S3 does, at the cost of a core for every 0.6 GB/s or so.
+    /// Make `ETag`s from the MD5 of the content, as S3 does, at the cost of a core for every 0.6 GB/s or so.
     /// The synthetic backend never does. Default: true.
     pub md5_etags: bool,
     /// Smallest part of a multipart upload, but for its last, in bytes. Default: 5 MiB, as on S3.

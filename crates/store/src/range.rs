@@ -161,11 +161,15 @@ mod tests {
         let third = part(3).unwrap();
         assert_eq!((third.bytes, third.part), (20..25, Some(3)));
         assert_eq!(third.content_range.unwrap(), "bytes 20-24/25");
-        assert_eq!(part(4).unwrap_err().status_code(), Some(http::StatusCode::RANGE_NOT_SATISFIABLE));
+        assert_eq!(
+            part(4).unwrap_err().status_code(),
+            Some(http::StatusCode::RANGE_NOT_SATISFIABLE)
+        );
         assert!(part(0).is_err());
         assert_eq!(select(7, &[], None, Some(1)).unwrap().bytes, 0..7);
         assert_eq!(select(0, &[], None, Some(1)).unwrap().content_range, None);
-        let exact = select(25, &[10, 10, 5], Some(&Range::parse("bytes=10-19").unwrap()), None).unwrap();
+        let exact =
+            select(25, &[10, 10, 5], Some(&Range::parse("bytes=10-19").unwrap()), None).unwrap();
         assert_eq!(exact.part, Some(2));
     }
 

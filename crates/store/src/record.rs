@@ -29,7 +29,7 @@ pub(crate) struct ObjectRecord {
     /// In order; empty for an object that was not a multipart upload.
     #[serde(default)]
     pub(crate) parts: Vec<PartOfObject>,
-    /// The multipart upload that made it: answers a repeated CompleteMultipartUpload.
+    /// The multipart upload that made it: answers a repeated `CompleteMultipartUpload`.
     #[serde(default)]
     pub(crate) upload_id: Option<String>,
     pub(crate) attributes: Attributes,

@@ -74,15 +74,14 @@ impl Server {
     /// that S3 allows.
     pub fn start(options: Options) -> Result<Self, Error> {
         let index = open(&options)?;
-        let listener = std::net::TcpListener::bind(options.listen)
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| Error::Listen { address: options.listen, source })?;
+        let listen = options.listen;
+        let failed = |source| Error::Listen { address: listen, source };
+        let listener = std::net::TcpListener::bind(listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         let identity = options.tls.then(|| tls::identity(address)).transpose()?;
         let counters = Arc::new(Counters::default());
-        let front = front(&options, &index, &counters);
+        let front = front(options, &index, &counters);
         let (stop, stopped) = watch::channel(false);
         let ca_pem = identity.as_ref().map(|identity| identity.ca_pem.clone());
 
@@ -217,16 +216,15 @@ fn open(options: &Options) -> Result<Arc<Index>, Error> {
             return Err(Error::BucketName(name.clone()));
         }
         if index.bucket(name).is_err() {
-            index.create_bucket(name).map_err(|error| Error::Bucket {
-                name: name.clone(),
-                source: Box::new(error),
-            })?;
+            index
+                .create_bucket(name)
+                .map_err(|error| Error::Bucket { name: name.clone(), source: Box::new(error) })?;
         }
     }
     Ok(Arc::new(index))
 }
 
-fn front(options: &Options, index: &Arc<Index>, counters: &Arc<Counters>) -> Arc<Front> {
+fn front(options: Options, index: &Arc<Index>, counters: &Arc<Counters>) -> Arc<Front> {
     let api = Api {
         index: Arc::clone(index),
         region: options.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned()),
@@ -242,8 +240,8 @@ fn front(options: &Options, index: &Arc<Index>, counters: &Arc<Counters>) -> Arc
     Arc::new(Front {
         service: builder.build(),
         counters: Arc::clone(counters),
-        region: options.region.clone(),
         anonymous: options.credentials.is_empty(),
+        region: options.region,
         last_id: AtomicU64::new(1),
     })
 }

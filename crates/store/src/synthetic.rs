@@ -26,7 +26,7 @@ use crate::checksum::{self, Algorithm, Sum};
 /// Length of the pattern in bytes: the largest prime below 2^20.
 pub const PERIOD: usize = 1_048_573;
 
-/// Largest slice [`bytes`] hands out, in bytes (1 MiB).
+/// Largest slice [`bytes()`] hands out, in bytes (1 MiB).
 pub const MAX_SLICE: usize = 1 << 20;
 
 /// Largest object a virtual key may name: 10,000 parts of 5 GiB.
@@ -195,7 +195,8 @@ mod tests {
     #[test]
     fn streams_cover_their_range() {
         let range = 1_000_000..3_000_001;
-        let collected: Vec<Bytes> = futures::executor::block_on_stream(stream(range.clone())).collect();
+        let collected: Vec<Bytes> =
+            futures::executor::block_on_stream(stream(range.clone())).collect();
         let mut filled = vec![0; 2_000_001];
         fill(range.start, &mut filled);
         assert!(collected.concat() == filled);

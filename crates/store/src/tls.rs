@@ -6,7 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -26,7 +28,7 @@ pub(crate) fn identity(listen: SocketAddr) -> Result<Identity, Error> {
     if !listen.ip().is_unspecified() && !is_listed(listen.ip()) {
         names.push(listen.ip().to_string());
     }
-    make(names).map_err(|error| Error::Tls(error.into()))
+    make(names).map_err(Error::Tls)
 }
 
 fn make(names: Vec<String>) -> Result<Identity, Box<dyn std::error::Error + Send + Sync>> {

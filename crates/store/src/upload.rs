@@ -39,7 +39,8 @@ pub(crate) struct Part {
 
 impl Upload {
     pub(crate) fn new(record: UploadRecord, parts: impl IntoIterator<Item = Part>) -> Self {
-        let by_number = parts.into_iter().map(|part| (part.record.number, Arc::new(part))).collect();
+        let by_number =
+            parts.into_iter().map(|part| (part.record.number, Arc::new(part))).collect();
         Self {
             record,
             parts: Mutex::new(Parts { by_number, closed: false }),
@@ -83,7 +84,11 @@ impl Upload {
     }
 
     /// Checks a completion's list against the parts that are here; returns those, in order.
-    pub(crate) fn select(&self, listed: &[CompletedPart], min_part_bytes: u64) -> S3Result<Vec<Arc<Part>>> {
+    pub(crate) fn select(
+        &self,
+        listed: &[CompletedPart],
+        min_part_bytes: u64,
+    ) -> S3Result<Vec<Arc<Part>>> {
         if listed.is_empty() {
             return Err(S3Error::with_message(
                 S3ErrorCode::MalformedXML,
@@ -103,7 +108,9 @@ impl Upload {
             let part = u32::try_from(number)
                 .ok()
                 .and_then(|number| parts.by_number.get(&number))
-                .filter(|part| claim.e_tag.as_ref().is_some_and(|etag| etag.value() == part.record.etag))
+                .filter(|part| {
+                    claim.e_tag.as_ref().is_some_and(|etag| etag.value() == part.record.etag)
+                })
                 .ok_or_else(invalid_part)?;
             self.check_claimed_sums(claim, &part.record)?;
             selected.push(Arc::clone(part));
@@ -115,7 +122,9 @@ impl Upload {
                 "Your proposed upload is smaller than the minimum allowed size",
             ));
         }
-        if self.wants_part_sums() && !selected.iter().map(|part| part.record.number).eq(1..=count(&selected)) {
+        if self.wants_part_sums()
+            && !selected.iter().map(|part| part.record.number).eq(1..=count(&selected))
+        {
             // AWS's documented answer to gaps where parts carry checksums.
             return Err(S3Error::with_message(
                 S3ErrorCode::InternalError,
@@ -127,14 +136,9 @@ impl Upload {
 
     /// The whole object's checksum from those of its parts; `None` where the parts have none in common.
     pub(crate) fn whole_sum(&self, parts: &[Arc<Part>]) -> Option<(Sum, Kind)> {
-        let common = |algorithm: &Algorithm| parts.iter().all(|part| part.record.sum(*algorithm).is_some());
         let (algorithm, kind) = match self.record.algorithm {
             Some(algorithm) => (algorithm, self.record.checksum_kind),
-            None => {
-                let algorithm = [Algorithm::Crc64Nvme].into_iter().chain(Algorithm::ALL).find(common)?;
-                let kind = if algorithm.combines() { Kind::FullObject } else { Kind::Composite };
-                (algorithm, kind)
-            }
+            None => common_algorithm(parts)?,
         };
         let sums = parts
             .iter()
@@ -195,6 +199,15 @@ fn invalid_part() -> S3Error {
         "One or more of the specified parts could not be found. The part may not have been uploaded, or the \
          specified entity tag may not match the part's entity tag.",
     )
+}
+
+/// Where the create named no algorithm: one that all parts were summed with, the default first.
+fn common_algorithm(parts: &[Arc<Part>]) -> Option<(Algorithm, Kind)> {
+    let common =
+        |algorithm: &Algorithm| parts.iter().all(|part| part.record.sum(*algorithm).is_some());
+    let algorithm = [Algorithm::Crc64Nvme].into_iter().chain(Algorithm::ALL).find(common)?;
+    let kind = if algorithm.combines() { Kind::FullObject } else { Kind::Composite };
+    Some((algorithm, kind))
 }
 
 fn count(parts: &[Arc<Part>]) -> u32 {

@@ -154,6 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_option() {
+        let documented = include_str!("../../../../docs/CLI.md");
+        for command in grammar().get_subcommands() {
+            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+                let found = documented.contains(&format!("--{option}"));
+                assert!(found, "docs/CLI.md lacks --{option} of {}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
     fn complaints_are_one_line() {
         assert_eq!(complaint(&["brigade"]), "no command given; see 'brigade --help'");
         assert_eq!(

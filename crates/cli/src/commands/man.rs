@@ -13,7 +13,7 @@ pub(super) fn page() -> io::Result<Vec<u8>> {
     // Gives the subcommands their full names for the usage lines.
     grammar.build();
     let mut page = Vec::new();
-    let man = Man::new(grammar.clone()).manual("User Commands");
+    let man = Man::new(grammar.clone());
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;

@@ -36,7 +36,7 @@ impl Watch<'_> {
         tokio::select! {
             result = work => result.map_err(Into::into),
             exit = self.signals.next() => {
-                Err(Stopped { exit, message: "stopped before anything was moved".into() }.into())
+                Err(Stopped { exit, message: "stopped as asked".into() }.into())
             }
         }
     }

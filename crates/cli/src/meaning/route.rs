@@ -125,7 +125,16 @@ fn file_for(object: &S3Url, target: PathBuf) -> Result<PathBuf> {
                 "the last part of {object} cannot be a file's name; name the target file"
             )));
         }
-        return Ok(target.join(name));
+        let file = target.join(name);
+        // The engine would take it for the folder that was meant, and put the file inside.
+        if file.is_dir() {
+            let shown = file.display().to_string();
+            let why = "a folder of that name is there";
+            return Err(Error::new(ErrorKind::InvalidInput, "download to", shown, why)
+                .advise("name another target")
+                .into());
+        }
+        return Ok(file);
     }
     if says_folder {
         return Err(no_folder(&target).into());
@@ -135,7 +144,8 @@ fn file_for(object: &S3Url, target: PathBuf) -> Result<PathBuf> {
 
 fn no_folder(target: &Path) -> Error {
     let target_shown = target.display().to_string();
-    if target.exists() {
+    // Asked without the slash, with which only folders exist.
+    if target.components().as_path().exists() {
         return Error::new(
             ErrorKind::InvalidInput,
             "download to",
@@ -205,6 +215,11 @@ mod tests {
         let missing = format!("{}/missing/", folder.path().display());
         let (code, said) = refused("s3://b/k", &missing);
         assert_eq!(code, 4);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "x").expect("written");
+        let (of_file, says) = refused("s3://b/k", &format!("{}/", file.display()));
+        assert_eq!(of_file, 2);
+        assert!(says.ends_with("it is not a folder; leave off the slash to replace it"), "{says}");
         assert!(said.ends_with("no such folder; make it first, or leave off the slash"), "{said}");
     }
 

@@ -49,7 +49,7 @@ pub(super) async fn fetch(
             attempts.progressed();
         }
         let waited = attempts.failed(error).await;
-        waited.map_err(|error| error.context(format_args!("part {}", part.number)))?;
+        waited.map_err(|error| error.in_part(part.number))?;
     }
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.events.emit(|| Event::PartDone {

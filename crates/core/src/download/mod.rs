@@ -18,8 +18,8 @@ use futures::StreamExt;
 
 use self::expect::{Expectation, Found};
 use self::fetch::{Request, fetch};
-use self::sums::{Need, Sums};
-use crate::engine::{Engine, stopped};
+use self::sums::{InOrder, Need, Sums};
+use crate::engine::{Engine, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
 use crate::integrity::{Checksum, Digest, Hasher, Verified};
@@ -52,13 +52,15 @@ pub(crate) async fn to_file(
     refuse_what_makes_no_sense(engine, url, options)?;
     // Before any request: a wrong path is the most likely mistake.
     let target = resolve_target(path, url.basename())?;
+    let shown = if path.is_dir() { path.join(url.basename()) } else { path.to_owned() };
+    let shown = shown.display().to_string();
     let mut download = Download::look(engine, url, options).await?;
     let plan = download.plan_for_file()?;
     let need = download.found.need(&plan);
     // Reserving space can take a while on some file systems.
     let (place, size) = (target.clone(), plan.size_bytes());
     let partial = blocking(move || Partial::create(&place, size)).await?;
-    download.tell_start(&plan, &target.display().to_string());
+    download.tell_start(&plan, &shown);
     let sums = download.fetch_into(&partial, &target, &plan, &need).await?;
     options.events.emit(|| Event::Verifying);
     let (verified, checksum) = download.prove_file(&partial, sums, &need).await?;
@@ -68,7 +70,7 @@ pub(crate) async fn to_file(
         return Err(stopped(OPERATION, url));
     }
     blocking(move || partial.commit()).await?;
-    Ok(download.report(started, &plan, target.display().to_string(), verified, checksum))
+    Ok(download.report(started, &plan, shown, verified, checksum))
 }
 
 /// Downloads the object at `url` into `writer`, in order.
@@ -82,12 +84,16 @@ pub(crate) async fn to_writer(
     let started = Instant::now();
     refuse_what_makes_no_sense(engine, url, options)?;
     let mut download = Download::look(engine, url, options).await?;
+    // Once written, the bytes cannot be summed again for parts of other sizes than the first one.
+    let asked = download.found.with_listed_parts(engine, url, &download.pin, &download.scope);
+    if let Some((found, _)) = asked.await {
+        download.found = found;
+    }
     let range = options.part_size_bytes.unwrap_or(STREAM_RANGE_BYTES);
     let plan = plan::download(download.info.size_bytes, Some(range), None)
         .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
-    let need = download.found.need_in_order();
     download.tell_start(&plan, label);
-    let sums = download.stream_into(writer, label, &plan, need.clone()).await?;
+    let sums = download.stream_into(writer, label, &plan).await?;
     options.events.emit(|| Event::Verifying);
     let (verified, checksum) = download
         .found
@@ -213,7 +219,9 @@ impl<'a> Download<'a> {
         };
         let (lanes, cancel) = (self.engine.lanes(), &self.options.cancel);
         let digests: Vec<Option<Digest>> =
-            run_parts(lanes, self.concurrency, plan.parts(), cancel, job).await?;
+            run_parts(lanes, self.concurrency, plan.parts(), cancel, job)
+                .await
+                .map_err(naming_the_stopped(OPERATION, self.url))?;
         Ok(need.gather(plan, &digests))
     }
 
@@ -228,18 +236,16 @@ impl<'a> Download<'a> {
             Some(segments) => sums::read_again(partial.handle(), segments).await?,
             None => sums,
         };
-        let mismatch = match self.found.compare(&sums) {
-            Ok(outcome) => return Ok(outcome),
-            Err(mismatch) => mismatch,
-        };
-        // The parts may be of other sizes than the first one suggests: ask for all of them before
-        // calling the bytes wrong.
-        let asked = self.found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
-        if let Some((found, segments)) = asked.await {
-            let sums = sums::read_again(partial.handle(), &segments).await?;
-            return found.compare(&sums).map_err(|m| self.mismatched(m, "nothing was stored"));
+        let mut outcome = self.found.compare(&sums);
+        if !matches!(&outcome, Ok((verified, _)) if verified.is_proof()) {
+            // The parts may be of other sizes than the first one suggests: ask for all of them
+            // before calling the bytes wrong, or unproven.
+            let asked = self.found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
+            if let Some((found, segments)) = asked.await {
+                outcome = found.compare(&sums::read_again(partial.handle(), &segments).await?);
+            }
         }
-        Err(self.mismatched(mismatch, "nothing was stored"))
+        outcome.map_err(|mismatch| self.mismatched(mismatch, "nothing was stored"))
     }
 
     /// Fetches ranges ahead and writes them in order, on a thread of the writer's own.
@@ -248,59 +254,66 @@ impl<'a> Download<'a> {
         writer: Box<dyn Write + Send>,
         label: &str,
         plan: &Plan,
-        need: Need,
     ) -> Result<Sums> {
+        // Summed while hot in cache where ranges can be combined, else by the writer, in order.
+        let need = self.found.need(plan);
+        let in_order = match need.second_read {
+            Some(_) => self.found.need_in_order().in_order(),
+            None => InOrder::nothing(),
+        };
+        let algorithm = need.while_fetched;
         let request = self.request(plan);
         let job = move |lane, part: Part| {
             let request = request.clone();
             async move {
+                let mut hasher = algorithm.map(Hasher::new);
                 let mut chunks = Vec::new();
                 fetch(&request, lane, part, |_, chunk| {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&chunk);
+                    }
                     chunks.push(chunk);
                     Ok(())
                 })
                 .await?;
-                Ok(chunks)
+                Ok((chunks, hasher.map(Hasher::finish)))
             }
         };
         let (queue, ranges_in_order) = tokio::sync::mpsc::channel(WRITER_QUEUE);
         let label = label.to_owned();
         let writing = tokio::task::spawn_blocking(move || {
-            sums::write_in_order(writer, &label, ranges_in_order, need.in_order())
+            sums::write_in_order(writer, &label, ranges_in_order, in_order)
         });
         // An empty object has no range that could be asked for.
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
         let lanes = Arc::clone(self.engine.lanes());
         let mut ranges = std::pin::pin!(run_ordered(lanes, self.concurrency, parts, job));
-        let mut failure = None;
-        loop {
-            let next = tokio::select! {
-                biased;
-                () = self.options.cancel.cancelled() => Some(Err(stopped(OPERATION, self.url))),
-                next = ranges.next() => next,
-            };
-            match next {
-                None => break,
-                // The writer ended early: it knows why.
-                Some(Ok(chunks)) => {
-                    if queue.send(chunks).await.is_err() {
-                        break;
-                    }
-                }
-                Some(Err(error)) => {
-                    failure = Some(error);
+        let mut digests = Vec::new();
+        let feed = async {
+            while let Some((chunks, digest)) = ranges.next().await.transpose()? {
+                digests.push(digest);
+                // A writer that ended early knows why.
+                if queue.send(chunks).await.is_err() {
                     break;
                 }
             }
+            Ok(())
+        };
+        // The reader at the other end may have stopped reading: that must not hold up a cancel.
+        tokio::select! {
+            outcome = feed => outcome?,
+            () = self.options.cancel.cancelled() => return Err(stopped(OPERATION, self.url)),
         }
         drop(queue);
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        writing.await.map_err(|source| {
+        let in_order = writing.await.map_err(|source| {
             Error::new(ErrorKind::Io, OPERATION, self.url.to_string(), "the writer's thread ended")
                 .caused_by(source)
-        })?
+        })??;
+        Ok(match algorithm {
+            Some(_) if plan.size_bytes() > 0 => need.gather(plan, &digests),
+            Some(_) => need.of_nothing(),
+            None => in_order,
+        })
     }
 
     /// What was expected to be proof may have turned out to be none: an `ETag` that looked like an

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc::Receiver;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
 use crate::plan::Plan;
 
@@ -184,6 +184,11 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
+    /// One that sums nothing.
+    pub(super) fn nothing() -> Self {
+        Self::new(None)
+    }
+
     fn new(of: Option<&Segmented>) -> Self {
         let lens: Vec<u64> =
             of.map(|of| of.segments.iter().map(|(_, len)| len).collect()).unwrap_or_default();
@@ -276,13 +281,7 @@ pub(super) fn write_in_order(
     mut waiting: Receiver<Vec<Bytes>>,
     mut hasher: InOrder,
 ) -> Result<Sums> {
-    let failed = |source: std::io::Error| {
-        let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull => ErrorKind::DiskFull,
-            _ => ErrorKind::Io,
-        };
-        Error::new(kind, "write to", label, source.to_string()).caused_by(source)
-    };
+    let failed = |source| Error::io("write to", Path::new(label), source);
     while let Some(chunks) = waiting.blocking_recv() {
         for chunk in chunks {
             hasher.update(&chunk);

@@ -36,7 +36,11 @@ pub(crate) fn resolve_target(path: &Path, basename: &str) -> Result<PathBuf> {
     let wants_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     let inside = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => path.join(safe_name(path, basename)?),
-        Ok(_) if wants_folder => return Err(refuse(path, "it is not a folder")),
+        Ok(_) if wants_folder => {
+            return Err(
+                refuse(path, "it is not a folder").advise("leave off the slash to replace it")
+            );
+        }
         Ok(_) => path.to_owned(),
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             let parent = parent_of(path);
@@ -55,7 +59,9 @@ pub(crate) fn resolve_target(path: &Path, basename: &str) -> Result<PathBuf> {
         Err(source) => return Err(Error::io(OPERATION, path, source)),
     };
     match std::fs::metadata(&inside) {
-        Ok(metadata) if metadata.is_dir() => Err(refuse(&inside, "a folder of that name is there")),
+        Ok(metadata) if metadata.is_dir() => {
+            Err(refuse(&inside, "a folder of that name is there").advise("name another target"))
+        }
         Ok(metadata) if !metadata.is_file() => {
             Err(refuse(&inside, "it is not a regular file").advise("use - for standard output"))
         }
@@ -63,7 +69,8 @@ pub(crate) fn resolve_target(path: &Path, basename: &str) -> Result<PathBuf> {
         Ok(_) => inside.canonicalize().map_err(|source| Error::io(OPERATION, &inside, source)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             if inside.symlink_metadata().is_ok() {
-                return Err(refuse(&inside, "it is a link to a file that does not exist"));
+                return Err(refuse(&inside, "it is a link to a file that does not exist")
+                    .advise("remove the link, or name another target"));
             }
             Ok(inside)
         }

@@ -215,6 +215,7 @@ impl<'a> Answer<'a> {
             _ => Kind::Rejected,
         };
         let said = match (self.code, self.message) {
+            (Some(code), Some(message)) if spells_out(message, code) => message.to_lowercase(),
             (Some(code), Some(message)) => format!("{code}: {}", message.trim()),
             (Some(code), None) => code.to_owned(),
             (None, Some(message)) => message.trim().to_owned(),
@@ -280,6 +281,11 @@ impl<'a> Answer<'a> {
             _ => format!(": it is {} s behind", -ahead),
         }
     }
+}
+
+/// Whether a message is its code in words: `Access Denied` for `AccessDenied`.
+fn spells_out(message: &str, code: &str) -> bool {
+    message.split_whitespace().collect::<String>().eq_ignore_ascii_case(code)
 }
 
 /// The region goes into a message that names a command to type.

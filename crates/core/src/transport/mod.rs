@@ -128,8 +128,11 @@ impl Store {
 }
 
 async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
-    let mut loader =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(SharedHttpClient::new(http));
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(SharedHttpClient::new(http))
+        // The default, but given: left to itself, aws-config panics on an AWS_MAX_ATTEMPTS that is
+        // no number. It only concerns requests for credentials.
+        .retry_config(RetryConfig::standard());
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -137,7 +140,9 @@ async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
         loader = loader.profile_name(profile);
     }
     if let Some(url) = &options.endpoint_url {
-        loader = loader.endpoint_url(url);
+        // Variants of AWS's own endpoints, which cannot be had of a given one: a variable that asks
+        // for them must not make it fail.
+        loader = loader.endpoint_url(url).use_fips(false).use_dual_stack(false);
     }
     match &options.credentials {
         Credentials::Chain => {}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::prove::Computed;
-use crate::engine::{Engine, stopped};
+use crate::engine::{Engine, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::Source;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest, Hasher, Md5ETag, Verified};
@@ -256,15 +256,16 @@ impl Upload<'_> {
                     calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                 };
                 let receipt = engine.retry().run(&scope, Some(part.number), attempt).await;
-                let receipt =
-                    receipt.map_err(|error| error.context(format_args!("part {}", part.number)))?;
+                let receipt = receipt.map_err(|error| error.in_part(part.number))?;
                 source.release(part);
                 tell_end(&options, part, started);
                 Ok(receipt)
             }
         };
         let lanes = self.engine.lanes();
-        run_parts(lanes, self.concurrency, plan.parts(), &self.options.cancel, job).await
+        run_parts(lanes, self.concurrency, plan.parts(), &self.options.cancel, job)
+            .await
+            .map_err(naming_the_stopped(OPERATION, self.url))
     }
 
     async fn complete(

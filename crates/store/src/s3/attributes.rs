@@ -55,7 +55,7 @@ macro_rules! set_encryption {
 }
 pub(super) use set_encryption;
 
-/// Sets the headers of a stored object on the output of GetObject or HeadObject.
+/// Sets the headers of a stored object on the output of `GetObject` or `HeadObject`.
 macro_rules! set_headers {
     ($output:expr, $record:expr) => {
         let record: &$crate::record::ObjectRecord = $record;
@@ -96,7 +96,8 @@ pub(super) fn customer_key_md5(headers: &HeaderMap, prefix: &str) -> S3Result<Op
     let header = |name: &str| {
         headers.get(format!("{prefix}{name}").as_str()).and_then(|value| value.to_str().ok())
     };
-    let invalid = |message: &'static str| S3Error::with_message(S3ErrorCode::InvalidArgument, message);
+    let invalid =
+        |message: &'static str| S3Error::with_message(S3ErrorCode::InvalidArgument, message);
     match (header("algorithm"), header("key"), header("key-md5")) {
         (None, None, None) => Ok(None),
         (Some("AES256"), Some(key), Some(md5)) => {
@@ -122,12 +123,18 @@ pub(super) fn customer_key_md5(headers: &HeaderMap, prefix: &str) -> S3Result<Op
 }
 
 /// Checks that a request brought the key an object or upload was stored with.
-pub(super) fn check_customer_key(stored: Option<&str>, headers: &HeaderMap, prefix: &str) -> S3Result<()> {
+pub(super) fn check_customer_key(
+    stored: Option<&str>,
+    headers: &HeaderMap,
+    prefix: &str,
+) -> S3Result<()> {
     let given = customer_key_md5(headers, prefix)?;
     match (stored, given.as_deref()) {
         (None, None) => Ok(()),
         (Some(stored), Some(given)) if stored == given => Ok(()),
-        (Some(_), Some(_)) => Err(S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied")),
+        (Some(_), Some(_)) => {
+            Err(S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied"))
+        }
         (Some(_), None) => Err(S3Error::with_message(
             S3ErrorCode::InvalidRequest,
             "The object was stored using a form of Server Side Encryption. The correct parameters must be \

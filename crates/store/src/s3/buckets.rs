@@ -3,8 +3,8 @@
 use s3s::dto::{
     Bucket as BucketEntry, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput,
     DeleteBucketInput, DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput,
-    GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput, Initiator,
-    ListBucketsInput, ListBucketsOutput, Owner,
+    GetBucketVersioningInput, GetBucketVersioningOutput, HeadBucketInput, HeadBucketOutput,
+    Initiator, ListBucketsInput, ListBucketsOutput, Owner,
 };
 use s3s::{S3Request, S3Response, S3Result};
 
@@ -28,7 +28,7 @@ impl Api {
         Ok(S3Response::new(CreateBucketOutput { location }))
     }
 
-    pub(super) async fn head_bucket(
+    pub(super) fn head_bucket(
         &self,
         request: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
@@ -48,7 +48,7 @@ impl Api {
         Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
     }
 
-    pub(super) async fn list_buckets(
+    pub(super) fn list_buckets(
         &self,
         request: S3Request<ListBucketsInput>,
     ) -> S3Result<S3Response<ListBucketsOutput>> {
@@ -80,7 +80,7 @@ impl Api {
         }))
     }
 
-    pub(super) async fn get_bucket_location(
+    pub(super) fn get_bucket_location(
         &self,
         request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
@@ -91,7 +91,7 @@ impl Api {
     }
 
     /// There is no versioning, which is said by saying nothing.
-    pub(super) async fn get_bucket_versioning(
+    pub(super) fn get_bucket_versioning(
         &self,
         request: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {

@@ -1,4 +1,4 @@
-//! Copies on the store: CopyObject and UploadPartCopy.
+//! Copies on the store: `CopyObject` and `UploadPartCopy`.
 //!
 //! A copy is an upload whose body comes from another object: read, summed and stored by the same code. The
 //! synthetic backend, whose content is known, skips the reading.
@@ -7,14 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, ETagCondition,
-    MetadataDirective, UploadPartCopyInput, UploadPartCopyOutput,
+    ChecksumAlgorithm, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult,
+    CopySource, ETagCondition, MetadataDirective, UploadPartCopyInput, UploadPartCopyOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
-use super::attributes::{
-    OWN_KEY, SOURCE_KEY, attributes_of, check_customer_key, set_encryption,
-};
+use super::attributes::{OWN_KEY, SOURCE_KEY, attributes_of, check_customer_key, set_encryption};
 use super::multipart::part_number;
 use super::object::ReadCondition;
 use super::receive::{Announced, MAX_BODY_BYTES, Received};
@@ -35,7 +33,11 @@ impl Api {
         let bucket = self.index.bucket(&request.input.bucket)?;
         let (object, source) = self.source(&request.input.copy_source)?;
         let from = &object.record;
-        check_customer_key(from.attributes.customer_key_md5.as_deref(), &request.headers, SOURCE_KEY)?;
+        check_customer_key(
+            from.attributes.customer_key_md5.as_deref(),
+            &request.headers,
+            SOURCE_KEY,
+        )?;
         let input = &mut request.input;
         ReadCondition {
             if_match: input.copy_source_if_match.as_ref(),
@@ -74,7 +76,7 @@ impl Api {
             if_none_match: condition_header(&request.headers, "if-none-match")?,
         };
         let asked = request.input.checksum_algorithm.as_ref();
-        let algorithm = match asked.map(|name| name.as_str()) {
+        let algorithm = match asked.map(ChecksumAlgorithm::as_str) {
             Some(name) => Algorithm::parse(name).ok_or(S3ErrorCode::InvalidRequest)?,
             None => from.checksums.first().map_or(Algorithm::Crc64Nvme, |sum| sum.algorithm),
         };
@@ -93,7 +95,8 @@ impl Api {
             attributes,
         };
         let content = received.content;
-        let copy = self.commit(move |index| index.put(&bucket, record, content, &condition)).await?;
+        let copy =
+            self.commit(move |index| index.put(&bucket, record, content, &condition)).await?;
 
         let mut result = CopyObjectResult {
             e_tag: Some(etag::to_dto(&copy.record.etag)),
@@ -102,7 +105,8 @@ impl Api {
             ..Default::default()
         };
         set_checksums!(result, &copy.record.checksums, Sum::base64);
-        let mut output = CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
+        let mut output =
+            CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
         set_encryption!(output, &copy.record.attributes);
         Ok(S3Response::new(output))
     }
@@ -119,7 +123,11 @@ impl Api {
         check_customer_key(attributes.customer_key_md5.as_deref(), &request.headers, OWN_KEY)?;
         let (object, source) = self.source(&input.copy_source)?;
         let from = &object.record;
-        check_customer_key(from.attributes.customer_key_md5.as_deref(), &request.headers, SOURCE_KEY)?;
+        check_customer_key(
+            from.attributes.customer_key_md5.as_deref(),
+            &request.headers,
+            SOURCE_KEY,
+        )?;
         ReadCondition {
             if_match: input.copy_source_if_match.as_ref(),
             if_none_match: input.copy_source_if_none_match.as_ref(),
@@ -146,7 +154,8 @@ impl Api {
             ..Default::default()
         };
         set_checksums!(result, &record.checksums, Sum::base64);
-        let mut output = UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() };
+        let mut output =
+            UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() };
         set_encryption!(output, &upload.record.attributes);
         Ok(S3Response::new(output))
     }
@@ -179,11 +188,8 @@ impl Api {
             let etag = etag::opaque(&sum, size_bytes);
             return Ok(Received { content, sums: vec![sum], size_bytes, etag });
         }
-        let sink = self
-            .index
-            .storage
-            .sink(target, Some(size_bytes))
-            .map_err(S3Error::internal_error)?;
+        let sink =
+            self.index.storage.sink(target, Some(size_bytes)).map_err(S3Error::internal_error)?;
         let announced = Announced::within_the_store(size_bytes);
         self.receive(announced, Some(source.stream(range)), sink, vec![algorithm]).await
     }
@@ -203,5 +209,7 @@ fn condition_header(headers: &http::HeaderMap, name: &str) -> S3Result<Option<ET
         .get(name)
         .map(|value| ETagCondition::parse_http_header(value.as_bytes()))
         .transpose()
-        .map_err(|_| S3Error::with_message(S3ErrorCode::InvalidArgument, format!("malformed {name} header")))
+        .map_err(|_| {
+            S3Error::with_message(S3ErrorCode::InvalidArgument, format!("malformed {name} header"))
+        })
 }

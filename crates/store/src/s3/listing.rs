@@ -24,7 +24,7 @@ use crate::upload::Upload;
 const PAGE: usize = 1000;
 
 impl Api {
-    pub(super) async fn list_objects_v2(
+    pub(super) fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
@@ -35,7 +35,8 @@ impl Api {
             (None, Some(key)) => After::Key(key.clone()),
             (None, None) => After::Nothing,
         };
-        let query = Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
+        let query =
+            Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
         let page = scan(&bucket, &query, &after);
         let text = Text::new(input.encoding_type.as_ref());
         let owner = input.fetch_owner.unwrap_or(false);
@@ -56,13 +57,14 @@ impl Api {
         }))
     }
 
-    pub(super) async fn list_objects(
+    pub(super) fn list_objects(
         &self,
         request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
         let input = request.input;
         let bucket = self.index.bucket(&input.bucket)?;
-        let query = Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
+        let query =
+            Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
         let after = After::from_marker(input.marker.as_deref(), &query);
         let page = scan(&bucket, &query, &after);
         let text = Text::new(input.encoding_type.as_ref());
@@ -81,13 +83,14 @@ impl Api {
         }))
     }
 
-    pub(super) async fn list_multipart_uploads(
+    pub(super) fn list_multipart_uploads(
         &self,
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         let input = request.input;
         let bucket = self.index.bucket(&input.bucket)?;
-        let query = Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_uploads)?;
+        let query =
+            Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_uploads)?;
         let key_marker = input.key_marker.clone().unwrap_or_default();
         let id_marker = input.upload_id_marker.clone().unwrap_or_default();
         let skip_group = After::from_marker(input.key_marker.as_deref(), &query);
@@ -219,7 +222,9 @@ impl After {
     fn from_marker(marker: Option<&str>, query: &Query) -> Self {
         match marker {
             None | Some("") => Self::Nothing,
-            Some(marker) if marker.starts_with(&query.prefix) && query.group(marker) == Some(marker) => {
+            Some(marker)
+                if marker.starts_with(&query.prefix) && query.group(marker) == Some(marker) =>
+            {
                 Self::Group(marker.to_owned())
             }
             Some(marker) => Self::Key(marker.to_owned()),
@@ -235,8 +240,7 @@ impl After {
 }
 
 fn scan(bucket: &Bucket, query: &Query, after: &After) -> Page {
-    let mut page =
-        Page { objects: Vec::new(), prefixes: Vec::new(), truncated: false, next: None };
+    let mut page = Page { objects: Vec::new(), prefixes: Vec::new(), truncated: false, next: None };
     if query.limit == 0 {
         return page;
     }
@@ -269,18 +273,14 @@ fn scan(bucket: &Bucket, query: &Query, after: &After) -> Page {
             page.truncated = true;
             return Walk::Stop;
         }
-        match group {
-            Some(group) => {
-                page.prefixes.push(group.to_owned());
-                last = After::Group(group.to_owned());
-                Walk::SkipTo(behind(group))
-            }
-            None => {
-                page.objects.push(Arc::clone(object));
-                last = After::Key(key.to_owned());
-                Walk::On
-            }
+        if let Some(group) = group {
+            page.prefixes.push(group.to_owned());
+            last = After::Group(group.to_owned());
+            return Walk::SkipTo(behind(group));
         }
+        page.objects.push(Arc::clone(object));
+        last = After::Key(key.to_owned());
+        Walk::On
     });
     page.next = page.truncated.then_some(last);
     page
@@ -328,7 +328,9 @@ pub(super) fn percent_decode(text: &str) -> String {
     let mut at = 0;
     while at < bytes.len() {
         let escaped = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+            .then(|| {
+                text.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok())
+            })
             .flatten();
         decoded.push(escaped.unwrap_or(bytes[at]));
         at += if escaped.is_some() { 3 } else { 1 };

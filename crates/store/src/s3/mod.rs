@@ -3,6 +3,9 @@
 //! This file is the table of operations; each family has a file of its own. Requests arrive parsed and
 //! authenticated by `s3s`, bodies as streams.
 
+// Every operation has the trait's shape, whether it needs all of it or not.
+#![allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
+
 mod attributes;
 mod buckets;
 mod copy;
@@ -70,26 +73,27 @@ macro_rules! set_checksums {
 }
 use set_checksums;
 
+/// Hands every operation of the trait to the method of that name; `.await` marks those that wait.
 macro_rules! operations {
-    ($($name:ident($input:ty) -> $output:ty;)*) => {
+    ($($name:ident($input:ty) -> $output:ty $(, .$wait:tt)?;)*) => {
         #[async_trait::async_trait]
         impl S3 for Api {
             $(async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
-                Api::$name(self, request).await
+                Api::$name(self, request) $(.$wait)?
             })*
         }
     };
 }
 
 operations! {
-    abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput;
-    complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
-    copy_object(CopyObjectInput) -> CopyObjectOutput;
-    create_bucket(CreateBucketInput) -> CreateBucketOutput;
-    create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
-    delete_bucket(DeleteBucketInput) -> DeleteBucketOutput;
-    delete_object(DeleteObjectInput) -> DeleteObjectOutput;
-    delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput;
+    abort_multipart_upload(AbortMultipartUploadInput) -> AbortMultipartUploadOutput, .await;
+    complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput, .await;
+    copy_object(CopyObjectInput) -> CopyObjectOutput, .await;
+    create_bucket(CreateBucketInput) -> CreateBucketOutput, .await;
+    create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput, .await;
+    delete_bucket(DeleteBucketInput) -> DeleteBucketOutput, .await;
+    delete_object(DeleteObjectInput) -> DeleteObjectOutput, .await;
+    delete_objects(DeleteObjectsInput) -> DeleteObjectsOutput, .await;
     get_bucket_location(GetBucketLocationInput) -> GetBucketLocationOutput;
     get_bucket_versioning(GetBucketVersioningInput) -> GetBucketVersioningOutput;
     get_object(GetObjectInput) -> GetObjectOutput;
@@ -102,9 +106,9 @@ operations! {
     list_objects(ListObjectsInput) -> ListObjectsOutput;
     list_objects_v2(ListObjectsV2Input) -> ListObjectsV2Output;
     list_parts(ListPartsInput) -> ListPartsOutput;
-    put_object(PutObjectInput) -> PutObjectOutput;
-    upload_part(UploadPartInput) -> UploadPartOutput;
-    upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput;
+    put_object(PutObjectInput) -> PutObjectOutput, .await;
+    upload_part(UploadPartInput) -> UploadPartOutput, .await;
+    upload_part_copy(UploadPartCopyInput) -> UploadPartCopyOutput, .await;
 }
 
 /// A size as S3's signed numbers have it; no size here comes near the limit.

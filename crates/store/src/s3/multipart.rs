@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumType, CompleteMultipartUploadInput,
-    CompleteMultipartUploadOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
-    ListPartsInput, ListPartsOutput, Part as PartEntry, StorageClass, UploadPartInput,
-    UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, ListPartsInput, ListPartsOutput, Part as PartEntry, StorageClass,
+    UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -29,8 +29,9 @@ impl Api {
         mut request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let bucket = self.index.bucket(&request.input.bucket)?;
-        let algorithm = request.input.checksum_algorithm.as_ref().map(|name| name.as_str());
-        let (algorithm, checksum_kind) = checksum_choice(algorithm, request.input.checksum_type.as_ref())?;
+        let algorithm = request.input.checksum_algorithm.as_ref().map(ChecksumAlgorithm::as_str);
+        let (algorithm, checksum_kind) =
+            checksum_choice(algorithm, request.input.checksum_type.as_ref())?;
         let attributes = attributes_of!(request.input, &request.headers);
         let record = UploadRecord {
             format: FORMAT,
@@ -110,7 +111,9 @@ impl Api {
             let replaced = upload.add(part, |part| {
                 storage.keep_part(&upload.record.id, &part.record, &part.content)
             })?;
-            replaced.map_or(Ok(()), |old| storage.retire_part(&old.content)).map_err(S3Error::internal_error)
+            replaced
+                .map_or(Ok(()), |old| storage.retire_part(&old.content))
+                .map_err(S3Error::internal_error)
         })
         .await?;
         Ok(record)
@@ -140,7 +143,8 @@ impl Api {
         }
         let whole = upload.whole_sum(&parts);
         check_claims(&input, whole.as_ref())?;
-        let condition = WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
+        let condition =
+            WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
         condition.check(bucket.existing(&input.key).as_deref().map(|object| &object.record))?;
 
         let record = completed_record(&upload, &parts, size_bytes, whole);
@@ -181,7 +185,7 @@ impl Api {
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
-    pub(super) async fn list_parts(
+    pub(super) fn list_parts(
         &self,
         request: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
@@ -202,7 +206,9 @@ impl Api {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(input.upload_id),
-            checksum_algorithm: record.algorithm.map(|algorithm| algorithm.name().to_owned().into()),
+            checksum_algorithm: record
+                .algorithm
+                .map(|algorithm| algorithm.name().to_owned().into()),
             checksum_type: record.algorithm.map(|_| record.checksum_kind.name().to_owned().into()),
             is_truncated: Some(rest.len() > page.len()),
             max_parts: Some(signed_count(limit)),
@@ -249,15 +255,21 @@ fn checksum_choice(
         };
     };
     let algorithm = Algorithm::parse(name).ok_or_else(|| {
-        invalid("Checksum algorithm provided is unsupported. Please try again with any of the valid \
+        invalid(
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid \
                  types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]"
-            .to_owned())
+                .to_owned(),
+        )
     })?;
     let kind = match kind.map(ChecksumType::as_str) {
         None if algorithm == Algorithm::Crc64Nvme => Kind::FullObject,
         None | Some(ChecksumType::COMPOSITE) => Kind::Composite,
         Some(ChecksumType::FULL_OBJECT) => Kind::FullObject,
-        Some(other) => return Err(invalid(format!("Value for x-amz-checksum-type header is invalid: {other}"))),
+        Some(other) => {
+            return Err(invalid(format!(
+                "Value for x-amz-checksum-type header is invalid: {other}"
+            )));
+        }
     };
     let possible = match kind {
         Kind::FullObject => algorithm.combines(),
@@ -278,7 +290,10 @@ fn check_claims(input: &CompleteMultipartUploadInput, whole: Option<&(Sum, Kind)
     let bad_digest = |algorithm: Algorithm| {
         S3Error::with_message(
             S3ErrorCode::BadDigest,
-            format!("The {} you specified did not match the calculated checksum.", algorithm.name()),
+            format!(
+                "The {} you specified did not match the calculated checksum.",
+                algorithm.name()
+            ),
         )
     };
     let claims = [

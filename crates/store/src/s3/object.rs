@@ -10,9 +10,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
-use super::attributes::{
-    OWN_KEY, attributes_of, check_customer_key, set_encryption, set_headers,
-};
+use super::attributes::{OWN_KEY, attributes_of, check_customer_key, set_encryption, set_headers};
 use super::receive::Announced;
 use super::{Api, set_checksums, signed, signed_count};
 use crate::checksum::{Algorithm, Kind, Sum};
@@ -22,7 +20,7 @@ use crate::range::{Selection, select};
 use crate::record::{FORMAT, Moment, ObjectRecord};
 use crate::storage::Target;
 
-/// Keys of one DeleteObjects, and entries of one page of parts.
+/// Keys of one `DeleteObjects`, and entries of one page of parts.
 const PAGE: usize = 1000;
 
 impl Api {
@@ -34,7 +32,8 @@ impl Api {
         let announced = Announced::new(&request, request.input.content_length)?;
         let attributes = attributes_of!(request.input, &request.headers);
         let input = request.input;
-        let condition = WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
+        let condition =
+            WriteCondition { if_match: input.if_match, if_none_match: input.if_none_match };
         // What cannot succeed is refused before its body is taken in. The commit decides.
         condition.check(bucket.existing(&input.key).as_deref().map(|object| &object.record))?;
         let mut algorithms = announced.algorithms();
@@ -61,9 +60,8 @@ impl Api {
             attributes,
         };
         let content = received.content;
-        let object = self
-            .commit(move |index| index.put(&bucket, record, content, &condition))
-            .await?;
+        let object =
+            self.commit(move |index| index.put(&bucket, record, content, &condition)).await?;
 
         let mut output = PutObjectOutput {
             e_tag: Some(etag::to_dto(&object.record.etag)),
@@ -76,7 +74,7 @@ impl Api {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn get_object(
+    pub(super) fn get_object(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
@@ -84,7 +82,11 @@ impl Api {
         let bucket = self.index.bucket(&input.bucket)?;
         let (object, source) = self.index.open(&bucket, &input.key)?;
         let record = &object.record;
-        check_customer_key(record.attributes.customer_key_md5.as_deref(), &request.headers, OWN_KEY)?;
+        check_customer_key(
+            record.attributes.customer_key_md5.as_deref(),
+            &request.headers,
+            OWN_KEY,
+        )?;
         ReadCondition {
             if_match: input.if_match.as_ref(),
             if_none_match: input.if_none_match.as_ref(),
@@ -92,8 +94,12 @@ impl Api {
             if_unmodified_since: input.if_unmodified_since,
         }
         .check(record)?;
-        let selection =
-            select(record.size_bytes, &record.part_sizes(), input.range.as_ref(), input.part_number)?;
+        let selection = select(
+            record.size_bytes,
+            &record.part_sizes(),
+            input.range.as_ref(),
+            input.part_number,
+        )?;
 
         let mut output = GetObjectOutput {
             content_length: Some(signed(selection.bytes.end - selection.bytes.start)),
@@ -103,7 +109,9 @@ impl Api {
             ..Default::default()
         };
         set_headers!(output, record);
-        if let Some((sums, kind)) = shown_checksums(record, &selection, input.checksum_mode.as_ref()) {
+        if let Some((sums, kind)) =
+            shown_checksums(record, &selection, input.checksum_mode.as_ref())
+        {
             set_checksums!(output, sums, |sum| checksum_text(sum, record, &selection));
             output.checksum_type = Some(kind.name().to_owned().into());
         }
@@ -111,7 +119,7 @@ impl Api {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn head_object(
+    pub(super) fn head_object(
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
@@ -119,7 +127,11 @@ impl Api {
         let bucket = self.index.bucket(&input.bucket)?;
         let object = self.index.object(&bucket, &input.key)?;
         let record = &object.record;
-        check_customer_key(record.attributes.customer_key_md5.as_deref(), &request.headers, OWN_KEY)?;
+        check_customer_key(
+            record.attributes.customer_key_md5.as_deref(),
+            &request.headers,
+            OWN_KEY,
+        )?;
         ReadCondition {
             if_match: input.if_match.as_ref(),
             if_none_match: input.if_none_match.as_ref(),
@@ -127,8 +139,12 @@ impl Api {
             if_unmodified_since: input.if_unmodified_since,
         }
         .check(record)?;
-        let selection =
-            select(record.size_bytes, &record.part_sizes(), input.range.as_ref(), input.part_number)?;
+        let selection = select(
+            record.size_bytes,
+            &record.part_sizes(),
+            input.range.as_ref(),
+            input.part_number,
+        )?;
 
         let mut output = HeadObjectOutput {
             content_length: Some(signed(selection.bytes.end - selection.bytes.start)),
@@ -137,7 +153,9 @@ impl Api {
             ..Default::default()
         };
         set_headers!(output, record);
-        if let Some((sums, kind)) = shown_checksums(record, &selection, input.checksum_mode.as_ref()) {
+        if let Some((sums, kind)) =
+            shown_checksums(record, &selection, input.checksum_mode.as_ref())
+        {
             set_checksums!(output, sums, |sum| checksum_text(sum, record, &selection));
             output.checksum_type = Some(kind.name().to_owned().into());
         }
@@ -148,7 +166,7 @@ impl Api {
         Ok(response)
     }
 
-    pub(super) async fn get_object_attributes(
+    pub(super) fn get_object_attributes(
         &self,
         request: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
@@ -156,10 +174,15 @@ impl Api {
         let bucket = self.index.bucket(&input.bucket)?;
         let object = self.index.object(&bucket, &input.key)?;
         let record = &object.record;
-        check_customer_key(record.attributes.customer_key_md5.as_deref(), &request.headers, OWN_KEY)?;
+        check_customer_key(
+            record.attributes.customer_key_md5.as_deref(),
+            &request.headers,
+            OWN_KEY,
+        )?;
         // Some clients send one header for each, some one with commas.
         let wants = |name: &str| {
-            let mut wanted = input.object_attributes.iter().flat_map(|list| list.as_str().split(','));
+            let mut wanted =
+                input.object_attributes.iter().flat_map(|list| list.as_str().split(','));
             wanted.any(|wanted| wanted.trim() == name)
         };
 
@@ -193,7 +216,7 @@ impl Api {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn get_object_tagging(
+    pub(super) fn get_object_tagging(
         &self,
         request: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
@@ -211,7 +234,8 @@ impl Api {
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
         let bucket = self.index.bucket(&input.bucket)?;
-        self.commit(move |index| index.delete(&bucket, &input.key, input.if_match.as_ref())).await?;
+        self.commit(move |index| index.delete(&bucket, &input.key, input.if_match.as_ref()))
+            .await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -252,7 +276,8 @@ impl Api {
     }
 }
 
-/// What must be true of an object for it to be read.
+/// What must be true of an object for it to be read. The fields are named as the headers are.
+#[allow(clippy::struct_field_names)]
 pub(super) struct ReadCondition<'a> {
     pub(super) if_match: Option<&'a ETagCondition>,
     pub(super) if_none_match: Option<&'a ETagCondition>,
@@ -261,7 +286,7 @@ pub(super) struct ReadCondition<'a> {
 }
 
 impl ReadCondition<'_> {
-    /// 412 where a condition failed, 304 where the client's copy is current. An ETag's condition, where
+    /// 412 where a condition failed, 304 where the client's copy is current. An `ETag`'s condition, where
     /// there is one, decides in the place of the date's.
     pub(super) fn check(self, record: &ObjectRecord) -> S3Result<()> {
         let modified = record.modified.seconds();

@@ -17,7 +17,7 @@ use crate::chunked::Trailers;
 use crate::etag;
 use crate::storage::{Content, Sink};
 
-/// Largest single PutObject and largest part: 5 GiB.
+/// Largest single `PutObject` and largest part: 5 GiB.
 pub(crate) const MAX_BODY_BYTES: u64 = 5 << 30;
 
 /// A body as announced by its request's headers.
@@ -83,8 +83,11 @@ impl Announced {
         if let Some(trailers) = &self.plain_trailers {
             trailers.read(add)?;
         }
-        if let Some(missing) = self.trailing.iter().find(|a| !claims.iter().any(|c| c.algorithm == **a)) {
-            let message = format!("The trailer {} was announced and did not come", missing.header());
+        if let Some(missing) =
+            self.trailing.iter().find(|a| !claims.iter().any(|c| c.algorithm == **a))
+        {
+            let message =
+                format!("The trailer {} was announced and did not come", missing.header());
             return Err(bad_request("MalformedTrailerError", message));
         }
         Ok(claims)
@@ -116,7 +119,7 @@ impl Api {
             }
         }
         let sums = hashers.finish();
-        if announced.length.is_some_and(|announced| announced != sums.length) {
+        if announced.length.is_some_and(|announced| announced != sums.length_bytes) {
             return Err(S3Error::with_message(
                 S3ErrorCode::IncompleteBody,
                 "You did not provide the number of bytes specified by the Content-Length HTTP header",
@@ -129,7 +132,7 @@ impl Api {
             ));
         }
         for claim in announced.claims()? {
-            if !sums.sums.contains(&claim) {
+            if !sums.checksums.contains(&claim) {
                 return Err(S3Error::with_message(
                     S3ErrorCode::BadDigest,
                     format!(
@@ -140,13 +143,13 @@ impl Api {
             }
         }
         let content = self.commit(move |_| sink.finish().map_err(S3Error::internal_error)).await?;
-        let etag = match (sums.md5, sums.sums.first()) {
+        let etag = match (sums.md5, sums.checksums.first()) {
             (Some(digest), _) if md5_etag => etag::md5(&digest),
-            (_, Some(sum)) => etag::opaque(sum, sums.length),
+            (_, Some(sum)) => etag::opaque(sum, sums.length_bytes),
             // Every caller asks for at least one algorithm; an ETag is due all the same.
             (digest, None) => etag::md5(&digest.unwrap_or_default()),
         };
-        Ok(Received { content, sums: sums.sums, size_bytes: sums.length, etag })
+        Ok(Received { content, sums: sums.checksums, size_bytes: sums.length_bytes, etag })
     }
 }
 
@@ -185,7 +188,10 @@ fn content_md5(headers: &HeaderMap) -> S3Result<Option<[u8; 16]>> {
         .and_then(|text| STANDARD.decode(text.trim()).ok())
         .and_then(|bytes| bytes.try_into().ok());
     digest.map(Some).ok_or_else(|| {
-        S3Error::with_message(S3ErrorCode::InvalidDigest, "The Content-MD5 you specified is not valid.")
+        S3Error::with_message(
+            S3ErrorCode::InvalidDigest,
+            "The Content-MD5 you specified is not valid.",
+        )
     })
 }
 
@@ -197,7 +203,8 @@ fn broken_body(error: &StdError) -> S3Error {
     } else if text.contains("Sha256Mismatch") {
         bad_request(
             "XAmzContentSHA256Mismatch",
-            "The provided 'x-amz-content-sha256' header does not match what was computed.".to_owned(),
+            "The provided 'x-amz-content-sha256' header does not match what was computed."
+                .to_owned(),
         )
     } else if text.contains("FormatError") || text.contains("TooLarge") {
         S3Error::with_message(S3ErrorCode::InvalidRequest, "The aws-chunked body is malformed")

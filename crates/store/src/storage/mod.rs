@@ -35,7 +35,7 @@ pub(crate) trait Storage: Send + Sync + 'static {
         false
     }
 
-    /// Whether an ETag may be the MD5 of the content. Costs a core at 0.6 GB/s or so.
+    /// Whether an `ETag` may be the MD5 of the content. Costs a core at 0.6 GB/s or so.
     fn md5_etags(&self) -> bool;
 
     /// Takes in a body of about `size` bytes.
@@ -72,7 +72,12 @@ pub(crate) trait Storage: Send + Sync + 'static {
 
     /// Shows a prepared object under its name, in the place of what was there. Returns where its content is
     /// now.
-    fn publish(&self, _bucket: &str, _record: &ObjectRecord, content: Content) -> io::Result<Content> {
+    fn publish(
+        &self,
+        _bucket: &str,
+        _record: &ObjectRecord,
+        content: Content,
+    ) -> io::Result<Content> {
         Ok(content)
     }
 
@@ -92,7 +97,12 @@ pub(crate) trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
-    fn keep_part(&self, _upload_id: &str, _record: &PartRecord, _content: &Content) -> io::Result<()> {
+    fn keep_part(
+        &self,
+        _upload_id: &str,
+        _record: &PartRecord,
+        _content: &Content,
+    ) -> io::Result<()> {
         Ok(())
     }
 

@@ -44,9 +44,9 @@ impl Storage for Synthetic {
     }
 
     fn shortcut(&self, range: Range<u64>, algorithm: Algorithm) -> Option<(Content, Sum)> {
-        algorithm
-            .combines()
-            .then(|| (Content::Pattern, synthetic::sum(algorithm, range.start, range.end - range.start)))
+        algorithm.combines().then(|| {
+            (Content::Pattern, synthetic::sum(algorithm, range.start, range.end - range.start))
+        })
     }
 
     fn virtual_object(&self, key: &str) -> Option<(ObjectRecord, Content)> {

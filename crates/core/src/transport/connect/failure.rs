@@ -210,6 +210,10 @@ fn tls_sentence(error: &rustls::Error) -> String {
 fn certificate_sentence(error: &CertificateError) -> String {
     let reason = match error {
         CertificateError::UnknownIssuer => "is not trusted (unknown issuer)".to_owned(),
+        // What the authority of an earlier run of the same server leads to.
+        CertificateError::BadSignature => {
+            "is not trusted (another authority of the same name signed it)".to_owned()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "has expired".to_owned()
         }

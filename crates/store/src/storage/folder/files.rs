@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::slots::Slot;
 use crate::storage::{Content, Sink};
 
 /// What a download reads at once, in bytes: large enough that the system calls don't matter, small enough to
@@ -73,7 +74,9 @@ pub(super) fn remove_all(folder: &Path) -> io::Result<()> {
 
 /// Removes the folders above a file that it leaves empty, up to and without `top`.
 pub(super) fn remove_empty_parents(path: &Path, top: &Path) {
-    for parent in path.ancestors().skip(1).take_while(|parent| *parent != top && parent.starts_with(top)) {
+    for parent in
+        path.ancestors().skip(1).take_while(|parent| *parent != top && parent.starts_with(top))
+    {
         // The first one that is not empty ends it.
         if fs::remove_dir(parent).is_err() {
             break;
@@ -90,59 +93,88 @@ pub(super) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// A file with the bytes of an object or a part. Until it is [kept](Self::keep), dropping this removes it:
-/// a body that was cut short, refused, or received for a client that went away leaves nothing behind.
+/// A file, or a slot of one, with the bytes of an object or a part. Until it is [kept](Self::keep), dropping
+/// this removes it: a body that was cut short, refused, or received for a client that went away leaves nothing
+/// behind.
 #[derive(Debug)]
 pub(crate) struct ContentFile {
     path: PathBuf,
+    slot: Option<Slot>,
     kept: AtomicBool,
 }
 
 impl ContentFile {
     /// A file that is to stay.
-    pub(super) fn kept(path: PathBuf) -> Self {
-        Self { path, kept: AtomicBool::new(true) }
+    pub(super) fn kept(path: PathBuf, slot: Option<Slot>) -> Self {
+        Self { path, slot, kept: AtomicBool::new(true) }
     }
 
     /// A file that is to go unless it is kept.
-    pub(super) fn staged(path: PathBuf) -> Self {
-        Self { path, kept: AtomicBool::new(false) }
+    pub(super) fn staged(path: PathBuf, slot: Option<Slot>) -> Self {
+        Self { path, slot, kept: AtomicBool::new(false) }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets the file stay, because a record speaks of it now or because it has another name.
+    pub(super) fn slot(&self) -> Option<&Slot> {
+        self.slot.as_ref()
+    }
+
+    /// Where in the file the bytes begin.
+    pub(super) fn offset(&self) -> u64 {
+        self.slot.as_ref().map_or(0, Slot::offset)
+    }
+
+    /// Lets the bytes stay, because a record speaks of them now or because they have another name.
     pub(super) fn keep(&self) {
         self.kept.store(true, Ordering::Release);
+        if let Some(slot) = &self.slot {
+            slot.keep();
+        }
     }
 }
 
 impl Drop for ContentFile {
     fn drop(&mut self) {
-        if !*self.kept.get_mut() {
+        match &self.slot {
+            _ if *self.kept.get_mut() => {}
+            Some(slot) => slot.free(),
             // Should this fail, the next start removes it.
-            let _ = fs::remove_file(&self.path);
+            None => drop(fs::remove_file(&self.path)),
         }
     }
 }
 
-/// A body on its way into a file of its own.
+/// A body on its way into a file of its own, or into its slot of one.
 pub(super) struct FileSink {
     file: File,
     at: u64,
+    end: u64,
     content: ContentFile,
 }
 
 impl FileSink {
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
-        Ok(Self { file: File::create_new(&path)?, at: 0, content: ContentFile::staged(path) })
+        let file = File::create_new(&path)?;
+        Ok(Self { file, at: 0, end: u64::MAX, content: ContentFile::staged(path, None) })
+    }
+
+    pub(super) fn into_slot(path: PathBuf, slot: Slot) -> io::Result<Self> {
+        let (at, end) = (slot.offset(), slot.offset() + slot.length_bytes());
+        // From here on the slot is freed when something fails.
+        let content = ContentFile::staged(path, Some(slot));
+        let file = File::options().create(true).truncate(false).write(true).open(content.path())?;
+        Ok(Self { file, at, end, content })
     }
 }
 
 impl Sink for FileSink {
     fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        if self.end - self.at < chunk.len() as u64 {
+            return Err(io::Error::other("more bytes than were announced"));
+        }
         self.file.write_all_at(&chunk, self.at)?;
         self.at += chunk.len() as u64;
         Ok(())

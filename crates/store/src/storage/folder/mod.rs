@@ -11,16 +11,19 @@
 //! it leaves a record in `pending`, and the next start carries out what is left of the third step
 //! ([`recover`]). Everything that is served was synced first.
 //!
-//! Uploads are folders of parts, each with a record of its own; nothing about them is only in memory.
+//! Uploads are folders of parts, each with a record of its own; nothing about them is only in memory. Parts of
+//! equal size share a file that becomes the object without being copied ([`slots`]).
 
 mod files;
 mod layout;
 mod recover;
+mod slots;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -29,7 +32,9 @@ use self::files::{
     FileSink, remove, remove_all, remove_empty_parents, rename_into, sync_parent, write_record,
 };
 use self::layout::{Layout, Place};
+use self::slots::{Slot, Slots};
 use super::{Content, Sink, Source, Storage, Target};
+use crate::locks::lock;
 use crate::record::{FORMAT, Moment, ObjectRecord, PartRecord, UploadRecord};
 
 pub(crate) use self::files::ContentFile;
@@ -38,10 +43,15 @@ pub(super) use self::files::stream;
 /// The name of an upload's own record in its folder.
 const UPLOAD_RECORD: &str = "upload.json";
 
+/// The name of the file with the slots in an upload's folder.
+const WHOLE: &str = "whole.data";
+
 /// The folder backend.
 pub(crate) struct Folder {
     layout: Layout,
     md5_etags: bool,
+    /// By upload id.
+    slots: Mutex<BTreeMap<String, Arc<Slots>>>,
     /// Held for as long as the folder is served.
     _lock: File,
 }
@@ -59,6 +69,8 @@ struct StoredObject {
 #[derive(Serialize, Deserialize)]
 struct StoredPart {
     file: String,
+    /// Length of the slots, where the part is in one.
+    slot_bytes: Option<u64>,
     part: PartRecord,
 }
 
@@ -82,7 +94,11 @@ impl Folder {
         })?;
         let shouted = layout.lock().with_file_name("LOCK");
         let layout = Layout::new(root, !shouted.exists());
-        Ok(Self { layout, md5_etags, _lock: lock })
+        Ok(Self { layout, md5_etags, slots: Mutex::default(), _lock: lock })
+    }
+
+    fn slots(&self, upload_id: &str) -> Arc<Slots> {
+        Arc::clone(lock(&self.slots).entry(upload_id.to_owned()).or_default())
     }
 
     /// A fresh path for bytes on their way in.
@@ -127,14 +143,16 @@ impl Storage for Folder {
         self.md5_etags
     }
 
-    fn sink(&self, target: Target<'_>, _size: Option<u64>) -> io::Result<Box<dyn Sink>> {
-        let path = match target {
-            Target::Object => self.staged(),
-            Target::Part { upload_id, number } => {
-                self.layout.upload(upload_id).join(format!("{number:05}-{}.data", new_id()))
-            }
+    fn sink(&self, target: Target<'_>, size: Option<u64>) -> io::Result<Box<dyn Sink>> {
+        let Target::Part { upload_id, number } = target else {
+            return Ok(Box::new(FileSink::create(self.staged())?));
         };
-        Ok(Box::new(FileSink::create(path)?))
+        let folder = self.layout.upload(upload_id);
+        let slot = size.and_then(|size| self.slots(upload_id).claim(number, size));
+        Ok(Box::new(match slot {
+            Some(slot) => FileSink::into_slot(folder.join(WHOLE), slot)?,
+            None => FileSink::create(folder.join(format!("{number:05}-{}.data", new_id())))?,
+        }))
     }
 
     fn open(&self, content: &Content) -> io::Result<Source> {
@@ -142,16 +160,13 @@ impl Storage for Folder {
     }
 
     fn assemble(&self, parts: &[(Content, u64)]) -> io::Result<Content> {
-        let content = ContentFile::staged(self.staged());
-        let mut whole = File::create_new(content.path())?;
-        for (part, length) in parts {
-            // The kernel copies, or shares the blocks where the file system can.
-            let copied = io::copy(&mut File::open(file_of(part)?.path())?, &mut whole)?;
-            if copied != *length {
-                return Err(io::Error::other("a part's file has changed"));
-            }
+        let content = ContentFile::staged(self.staged(), None);
+        // Linking fails where the file system has no links; then there is still the copy.
+        let linked =
+            whole_file(parts)?.is_some_and(|whole| fs::hard_link(whole, content.path()).is_ok());
+        if !linked {
+            copy_parts(parts, content.path())?;
         }
-        whole.sync_data()?;
         Ok(Content::File(Arc::new(content)))
     }
 
@@ -180,11 +195,16 @@ impl Storage for Folder {
         Ok(())
     }
 
-    fn publish(&self, bucket: &str, record: &ObjectRecord, content: Content) -> io::Result<Content> {
+    fn publish(
+        &self,
+        bucket: &str,
+        record: &ObjectRecord,
+        content: Content,
+    ) -> io::Result<Content> {
         let odd = self.layout.first_place(&record.key) == Place::Odd;
         let stored = StoredObject { bucket: bucket.to_owned(), odd, object: record.clone() };
         let data = self.settle(file_of(&content)?.path(), stored)?;
-        Ok(Content::File(Arc::new(ContentFile::kept(data))))
+        Ok(Content::File(Arc::new(ContentFile::kept(data, None))))
     }
 
     fn retire(
@@ -216,7 +236,8 @@ impl Storage for Folder {
     fn keep_part(&self, upload_id: &str, record: &PartRecord, content: &Content) -> io::Result<()> {
         let file = file_of(content)?;
         let name = file.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stored = StoredPart { file: name, part: record.clone() };
+        let slot_bytes = file.slot().map(Slot::length_bytes);
+        let stored = StoredPart { file: name, slot_bytes, part: record.clone() };
         let path = self.layout.upload(upload_id).join(format!("{:05}.json", record.number));
         write_record(&path, &stored)?;
         file.keep();
@@ -224,7 +245,9 @@ impl Storage for Folder {
     }
 
     fn retire_part(&self, content: &Content) -> io::Result<()> {
-        remove(file_of(content)?.path())
+        let file = file_of(content)?;
+        // A slot stays taken: the file may hold other parts.
+        if file.slot().is_some() { Ok(()) } else { remove(file.path()) }
     }
 
     fn drop_upload(&self, upload_id: &str) -> io::Result<()> {
@@ -233,8 +256,42 @@ impl Storage for Folder {
         let record = folder.join(UPLOAD_RECORD);
         remove(&record)?;
         sync_parent(&record)?;
+        lock(&self.slots).remove(upload_id);
         remove_all(&folder)
     }
+}
+
+/// The file that the parts, one behind the other, are all of; and nothing more will be written to it.
+fn whole_file(parts: &[(Content, u64)]) -> io::Result<Option<&Path>> {
+    let mut whole = None;
+    let mut end = 0;
+    for (part, length) in parts {
+        let file = file_of(part)?;
+        if file.slot().is_none() || file.offset() != end {
+            return Ok(None);
+        }
+        end += length;
+        whole = Some(file);
+    }
+    let Some((file, slot)) = whole.and_then(|file| Some((file, file.slot()?))) else {
+        return Ok(None);
+    };
+    let closed = slot.slots().close();
+    Ok((closed && fs::metadata(file.path())?.len() == end).then_some(file.path()))
+}
+
+fn copy_parts(parts: &[(Content, u64)], path: &Path) -> io::Result<()> {
+    let mut whole = File::create_new(path)?;
+    for (part, length) in parts {
+        let file = file_of(part)?;
+        let mut from = File::open(file.path())?;
+        from.seek(io::SeekFrom::Start(file.offset()))?;
+        // The kernel copies, or shares the blocks where the file system can.
+        if io::copy(&mut from.take(*length), &mut whole)? != *length {
+            return Err(io::Error::other("a part's file has changed"));
+        }
+    }
+    whole.sync_data()
 }
 
 fn file_of(content: &Content) -> io::Result<&ContentFile> {

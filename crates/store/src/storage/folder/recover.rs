@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::{ContentFile, entries, read_record, remove, remove_all};
+use super::slots::{Slot, Slots};
 use super::{Folder, StoredBucket, StoredObject, StoredPart, UPLOAD_RECORD};
 use crate::index::{Bucket, Object};
+use crate::locks::lock;
 use crate::record::{FORMAT, UploadRecord};
 use crate::storage::Content;
 use crate::upload::{Part, Upload};
@@ -38,13 +40,15 @@ impl Folder {
             buckets.push(bucket);
         }
         for folder in entries(&self.layout.uploads())? {
-            let upload = self.load_upload(&folder)?;
+            let slots = Arc::new(Slots::default());
+            let upload = load_upload(&folder, &slots)?;
             let owner = upload.as_ref().and_then(|upload| {
                 buckets.iter().find(|bucket| bucket.name == upload.record.bucket)
             });
             match (owner, upload) {
                 (Some(bucket), Some(upload)) if !completed.contains(&upload.record.id) => {
                     // A bucket that was just made is not gone.
+                    lock(&self.slots).insert(upload.record.id.clone(), slots);
                     bucket.add_upload(Arc::new(upload)).map_err(io::Error::other)?;
                 }
                 // Completed or aborted, but not yet cleared away.
@@ -56,8 +60,9 @@ impl Folder {
 
     /// Finishes committed objects and removes what was not committed.
     fn settle_pending(&self) -> io::Result<()> {
-        let (committed, rest): (Vec<_>, Vec<_>) =
-            entries(&self.layout.pending())?.into_iter().partition(|path| has_extension(path, "json"));
+        let (committed, rest): (Vec<_>, Vec<_>) = entries(&self.layout.pending())?
+            .into_iter()
+            .partition(|path| has_extension(path, "json"));
         for record in committed {
             let stored: StoredObject = read_record(&record)?;
             check_format(&record, stored.object.format)?;
@@ -67,10 +72,11 @@ impl Folder {
         rest.iter().try_for_each(|path| remove(path))
     }
 
-    fn object_records(&self, bucket: &str) -> io::Result<Vec<std::path::PathBuf>> {
+    fn object_records(&self, bucket: &str) -> io::Result<Vec<PathBuf>> {
         let mut records = Vec::new();
         for folder in entries(&self.layout.records(bucket))? {
-            records.extend(entries(&folder)?.into_iter().filter(|path| has_extension(path, "json")));
+            records
+                .extend(entries(&folder)?.into_iter().filter(|path| has_extension(path, "json")));
         }
         Ok(records)
     }
@@ -82,38 +88,41 @@ impl Folder {
         check_format(record, stored.object.format)?;
         let data = self.layout.data(&stored.bucket, &stored.object.key, stored.place());
         let whole = has_size(&data, stored.object.size_bytes);
-        let content = Content::File(Arc::new(ContentFile::kept(data)));
+        let content = Content::File(Arc::new(ContentFile::kept(data, None)));
         Ok(whole.then_some(Object { record: stored.object, content }))
     }
+}
 
-    fn load_upload(&self, folder: &Path) -> io::Result<Option<Upload>> {
-        let path = folder.join(UPLOAD_RECORD);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let record: UploadRecord = read_record(&path)?;
-        check_format(&path, record.format)?;
-        let mut parts = Vec::new();
-        let mut spoken_of = BTreeSet::from([path]);
-        for entry in entries(folder)? {
-            if !has_extension(&entry, "json") || spoken_of.contains(&entry) {
-                continue;
-            }
-            let stored: StoredPart = read_record(&entry)?;
-            let data = folder.join(&stored.file);
-            if has_size(&data, stored.part.size_bytes) {
-                let content = Content::File(Arc::new(ContentFile::kept(data.clone())));
-                parts.push(Part { record: stored.part, content });
-                spoken_of.extend([entry, data]);
-            }
-        }
-        for entry in entries(folder)? {
-            if !spoken_of.contains(&entry) {
-                remove(&entry)?;
-            }
-        }
-        Ok(Some(Upload::new(record, parts)))
+fn load_upload(folder: &Path, slots: &Arc<Slots>) -> io::Result<Option<Upload>> {
+    let path = folder.join(UPLOAD_RECORD);
+    if !path.exists() {
+        return Ok(None);
     }
+    let record: UploadRecord = read_record(&path)?;
+    check_format(&path, record.format)?;
+    let mut parts = Vec::new();
+    let mut spoken_of = BTreeSet::from([path]);
+    for entry in entries(folder)? {
+        if !has_extension(&entry, "json") || spoken_of.contains(&entry) {
+            continue;
+        }
+        let stored: StoredPart = read_record(&entry)?;
+        let data = folder.join(&stored.file);
+        let slot = stored.slot_bytes.map(|bytes| slots.restore(stored.part.number, bytes));
+        let end = slot.as_ref().map_or(0, Slot::offset) + stored.part.size_bytes;
+        let size = fs::metadata(&data).map_or(0, |found| found.len());
+        if size == end || (slot.is_some() && size > end) {
+            let content = Content::File(Arc::new(ContentFile::kept(data.clone(), slot)));
+            parts.push(Part { record: stored.part, content });
+            spoken_of.extend([entry, data]);
+        }
+    }
+    for entry in entries(folder)? {
+        if !spoken_of.contains(&entry) {
+            remove(&entry)?;
+        }
+    }
+    Ok(Some(Upload::new(record, parts)))
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {

@@ -1,0 +1,152 @@
+//! Signals: a transfer stops soon, cleans up, and says so with its exit code.
+
+use std::time::{Duration, Instant};
+
+use brigade_tests::cli::{PART, Running, Sandbox, eventually};
+use brigade_tests::files;
+use brigade_tests::relay::{Fate, Relay};
+use rustix::process::Signal;
+
+/// What a person at the keyboard waits at most.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Slow enough that nothing here is ever done.
+const CRAWL: u64 = 6 << 20;
+
+const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
+
+fn uploading(sandbox: &Sandbox, relay: &Relay) -> Running {
+    let line = "f s3://bucket/f --part-size 5MiB";
+    let running = sandbox.cp(line).endpoint(relay.url()).start();
+    eventually("parts are on their way", Duration::from_secs(10), || {
+        sandbox.store().stats().count("UploadPart") > 2
+    });
+    running
+}
+
+fn downloading(sandbox: &Sandbox, relay: &Relay) -> Running {
+    let running = sandbox.cp("s3://bucket/f copy").endpoint(relay.url()).start();
+    eventually("ranges are on their way", Duration::from_secs(10), || relay.count("GetObject") > 2);
+    eventually("there is a partial file", Duration::from_secs(10), || {
+        !files::leftovers(&sandbox.folder()).is_empty()
+    });
+    running
+}
+
+#[test]
+fn an_upload_stops_and_leaves_nothing_in_the_store() {
+    for (signal, code) in SIGNALS {
+        let sandbox = Sandbox::new();
+        sandbox.file("f", 20 * PART);
+        let relay = Relay::slow(sandbox.store(), CRAWL);
+        let running = uploading(&sandbox, &relay);
+        let asked = Instant::now();
+        running.signal(signal);
+        let run = running.wait();
+        assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
+        assert_eq!(
+            run.stderr.lines().next(),
+            Some("brigade: stopping and cleaning up; a second signal ends it at once")
+        );
+        assert_eq!(run.failed_in_the_end(code), "transfer: stopped as asked");
+        assert_eq!(relay.count("AbortMultipartUpload"), 1);
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn a_download_stops_and_leaves_no_file() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 20 * PART);
+    sandbox.cp("f s3://bucket/f").run().succeeded();
+    for (signal, code) in SIGNALS {
+        let relay = Relay::slow(sandbox.store(), CRAWL);
+        let running = downloading(&sandbox, &relay);
+        let asked = Instant::now();
+        running.signal(signal);
+        let run = running.wait();
+        assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
+        assert_eq!(run.failed_in_the_end(code), "transfer: stopped as asked");
+        assert!(!sandbox.path("copy").exists());
+        sandbox.assert_clean();
+    }
+}
+
+#[test]
+fn a_pause_between_attempts_does_not_hold_it_up() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 2 * PART);
+    let relay = Relay::new(sandbox.store(), |request| match request.operation() {
+        "UploadPart" => Fate::error(503, "SlowDown"),
+        _ => Fate::Pass,
+    });
+    let line = "f s3://bucket/f --part-size 5MiB --retries 1000";
+    let running = sandbox.cp(line).endpoint(relay.url()).start();
+    eventually("it was refused often enough to pause", Duration::from_secs(30), || {
+        relay.count("UploadPart") > 8
+    });
+    let asked = Instant::now();
+    running.signal(Signal::INT);
+    let run = running.wait();
+    assert!(asked.elapsed() < SOON, "{run}");
+    run.failed_in_the_end(130);
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_second_signal_leaves_at_once() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 20 * PART);
+    // A store that takes the parts and never lets itself be tidied up.
+    let relay = Relay::new(sandbox.store(), |request| match request.operation() {
+        "UploadPart" | "AbortMultipartUpload" => Fate::Hang,
+        _ => Fate::Pass,
+    });
+    let line = "f s3://bucket/f --part-size 5MiB";
+    let running = sandbox.cp(line).endpoint(relay.url()).start();
+    eventually("parts are on their way", SOON, || relay.count("UploadPart") > 2);
+    running.signal(Signal::INT);
+    eventually("it says what a second one does", SOON, || {
+        running.stderr_so_far().contains("a second signal ends it at once")
+    });
+    let asked = Instant::now();
+    running.signal(Signal::TERM);
+    let run = running.wait();
+    assert!(asked.elapsed() < Duration::from_millis(500), "{run}");
+    let said = run.failed_in_the_end(130);
+    assert!(said.starts_with("left on a second signal; "), "{said}");
+}
+
+#[test]
+fn json_ends_with_an_error_of_its_own_kind() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 20 * PART);
+    let relay = Relay::slow(sandbox.store(), CRAWL);
+    let line = "f s3://bucket/f --part-size 5MiB --json";
+    let running = sandbox.cp(line).endpoint(relay.url()).start();
+    running.wait_for_stdout("part_started");
+    running.signal(Signal::TERM);
+    let run = running.wait();
+    let last = run.json().pop().expect("a line");
+    assert_eq!((&last["event"], &last["kind"]), (&"error".into(), &"interrupted".into()));
+    assert_eq!((&last["exit_code"], run.code()), (&143.into(), 143));
+    sandbox.assert_clean();
+}
+
+#[test]
+fn a_stop_before_the_first_answer_is_a_stop() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 2 * PART);
+    let relay = Relay::new(sandbox.store(), |_| Fate::Hang);
+    for line in ["f s3://bucket/f", "s3://bucket/f copy"] {
+        let before = relay.seen().len();
+        let running = sandbox.cp(line).endpoint(relay.url()).start();
+        eventually("it asks", SOON, || relay.seen().len() > before);
+        let asked = Instant::now();
+        running.signal(Signal::INT);
+        let run = running.wait();
+        assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
+        run.failed_in_the_end(130);
+    }
+    sandbox.assert_clean();
+}
