@@ -9,7 +9,7 @@ use crate::peers::{self, Endpoint};
 use crate::python::{Python, Server, peers_folder};
 
 /// It takes two seconds where nothing else runs.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Times that it is started: another program may have taken its port.
 const ATTEMPTS: u32 = 3;

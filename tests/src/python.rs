@@ -1,4 +1,5 @@
-//! Clients and stores of other makers, from PyPI, in a virtual environment below the build folder.
+//! Clients and stores of other makers, as Python packages, in a virtual environment below the build
+//! folder.
 //!
 //! It is made once for a list of requirements, by whichever test comes first; the others wait at a
 //! lock. Where it cannot be made (no Python, no network) a test prints why and passes without having
@@ -19,10 +20,10 @@ use rustix::process::{Pid, Signal};
 const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
 
 /// A download of some 100 MB, and their unpacking on a busy machine.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+const INSTALL_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Making an empty environment, asking an interpreter for its version.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a server may take to be killed and its data to be removed.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
@@ -153,8 +154,11 @@ impl Python {
             // What has to be built would need compilers, and runs code while it is installed.
             .args(["--only-binary", ":all:", "--requirement"])
             .arg(script("requirements.txt"));
-        run(pip, INSTALL_TIMEOUT)
-            .map_err(|why| written(&format!("the packages cannot be installed: {why}")))
+        run(pip, INSTALL_TIMEOUT).map_err(|why| {
+            written(&format!(
+                "the packages cannot be installed, perhaps for want of a network: {why}"
+            ))
+        })
     }
 }
 

@@ -261,7 +261,7 @@ impl Head {
     fn write(&self, first: &str, to: &mut dyn Write) -> io::Result<()> {
         let mut text = format!("{first}\r\n");
         for (name, value) in &self.headers {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         text += "\r\n";
         to.write_all(text.as_bytes())

@@ -1,4 +1,4 @@
-//! SeaweedFS, all of its servers in one process, with a folder of its own.
+//! `SeaweedFS`, all of its servers in one process, with a folder of its own.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -10,12 +10,12 @@ use crate::peers::{self, Endpoint};
 use crate::python::{Python, Server, peers_folder};
 
 /// It takes three seconds where nothing else runs.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Times that it is started: another program may have taken one of its ports.
 const ATTEMPTS: u32 = 3;
 
-/// A running SeaweedFS; killed, and its data removed, when dropped or when the process ends.
+/// A running `SeaweedFS`; killed, and its data removed, when dropped or when the process ends.
 #[derive(Debug)]
 pub struct SeaweedFs {
     endpoint: Endpoint,

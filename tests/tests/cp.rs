@@ -107,11 +107,7 @@ fn no_checksum_is_a_choice_that_is_told() {
     let run = sandbox.cp("f s3://bucket/f --checksum-algorithm none").endpoint(relay.url()).run();
     let run = run.succeeded();
     assert_eq!(run.stderr, "brigade: warning: unverified: no checksum was sent\n");
-    assert!(
-        run.text().ends_with(", unverified: unverified: no checksum was sent\n")
-            || run.text().ends_with(", unverified: no checksum was sent\n"),
-        "{run}"
-    );
+    assert!(run.text().ends_with(", unverified: no checksum was sent\n"), "{run}");
     for request in relay.seen() {
         let sent = ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]
             .iter()
@@ -249,8 +245,12 @@ fn a_customers_key_comes_from_a_file_or_a_variable() {
     }
     let said = with_key("s3://bucket/f x --sse-c-key-file wrong").run().failed(5);
     assert!(said.starts_with("download s3://bucket/f: access denied"), "{said}");
-    let said = with_key("s3://bucket/f x").run().failed_in_the_end(1);
-    assert!(said.contains("SSE-C"), "{said}");
+    let said = with_key("s3://bucket/f x").run().failed(1);
+    assert_eq!(
+        said,
+        "download s3://bucket/f: the store answered with status 400; if it was stored with SSE-C, \
+         give its key"
+    );
     sandbox.assert_clean();
 }
 

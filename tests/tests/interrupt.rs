@@ -48,7 +48,7 @@ fn an_upload_stops_and_leaves_nothing_in_the_store() {
             run.stderr.lines().next(),
             Some("brigade: stopping and cleaning up; a second signal ends it at once")
         );
-        assert_eq!(run.failed_in_the_end(code), "transfer: stopped as asked");
+        assert_eq!(run.failed_in_the_end(code), "upload to s3://bucket/f: stopped as asked");
         assert_eq!(relay.count("AbortMultipartUpload"), 1);
         sandbox.assert_clean();
     }
@@ -66,7 +66,7 @@ fn a_download_stops_and_leaves_no_file() {
         running.signal(signal);
         let run = running.wait();
         assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
-        assert_eq!(run.failed_in_the_end(code), "transfer: stopped as asked");
+        assert_eq!(run.failed_in_the_end(code), "download s3://bucket/f: stopped as asked");
         assert!(!sandbox.path("copy").exists());
         sandbox.assert_clean();
     }

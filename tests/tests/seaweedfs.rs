@@ -1,4 +1,4 @@
-//! The engine and the command against SeaweedFS.
+//! The engine and the command against `SeaweedFS`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -202,7 +202,7 @@ fn the_command_copies_both_ways() {
     files::assert_same(&source, &copy);
 }
 
-/// The bucket of all these tests. SeaweedFS gives every bucket volumes of its own, of which the tests'
+/// The bucket of all these tests. `SeaweedFS` gives every bucket volumes of its own, of which the tests'
 /// server has few.
 fn bucket(store: &SeaweedFs) -> Bucket {
     let bucket = store.endpoint().session().bucket(BUCKET);

@@ -145,6 +145,14 @@ impl Engine {
         let looked = self.retry().run(scope, None, |_| self.calls().head(url, version_id, key));
         let error = match looked.await {
             Err(error) if error.kind() == ErrorKind::NotFound => error,
+            // All that a HEAD says of an object whose key it was not given is 400, without a word.
+            Err(error)
+                if error.kind() == ErrorKind::Rejected
+                    && error.code().is_none()
+                    && key.is_none() =>
+            {
+                return Err(error.advise("if it was stored with SSE-C, give its key"));
+            }
             other => return other,
         };
         Err(match self.calls().head_bucket(url.bucket()).await {

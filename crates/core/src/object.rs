@@ -12,6 +12,17 @@ use crate::url::S3Url;
 use crate::{download, upload};
 
 /// A bucket, by name; nothing is asked of the store to make one.
+///
+/// ```no_run
+/// # async fn run() -> brigade::Result<()> {
+/// let session = brigade::Session::new(brigade::SessionOptions::default()).await?;
+/// let bucket = session.bucket("logs");
+/// bucket.create().await?;
+/// let object = bucket.object("2026/11.gz");
+/// assert_eq!(object.url().to_string(), "s3://logs/2026/11.gz");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Bucket {
     engine: Engine,

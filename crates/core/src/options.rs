@@ -79,6 +79,17 @@ impl Default for SessionOptions {
 }
 
 /// Where a session's credentials come from.
+///
+/// ```
+/// use brigade::Credentials;
+///
+/// let keys = Credentials::Static {
+///     access_key: "access".into(),
+///     secret_key: "secret".into(),
+///     session_token: None,
+/// };
+/// assert!(!format!("{keys:?}").contains("secret"));
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Credentials {
@@ -110,6 +121,14 @@ impl fmt::Debug for Credentials {
 }
 
 /// How failed attempts are repeated: exponential back-off with full jitter, owned by the engine.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// // For somebody who would rather know at once.
+/// let retry = brigade::RetryOptions { max_attempts: 1, ..Default::default() };
+/// assert_eq!(retry.base_delay, Duration::from_millis(100));
+/// ```
 #[derive(Debug, Clone)]
 pub struct RetryOptions {
     /// Attempts for one request, the first included; at least 1, default 10. With the pauses below
@@ -147,6 +166,14 @@ pub enum Verify {
 }
 
 /// Which checksum an upload carries.
+///
+/// ```
+/// use brigade::ChecksumChoice;
+///
+/// let choice = ChecksumChoice::Use("crc64nvme".parse()?);
+/// assert_ne!(choice, ChecksumChoice::default());
+/// # Ok::<(), brigade::integrity::UnknownAlgorithm>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChecksumChoice {
     /// What the store's profile prefers: CRC32 on most.
@@ -178,6 +205,18 @@ pub enum Encryption {
 }
 
 /// A 256-bit key for SSE-C. It never shows in `Debug`, errors or reports.
+///
+/// ```
+/// use brigade::{CustomerKey, Encryption};
+///
+/// let key = CustomerKey::parse(&[7; 32])?;
+/// let options = brigade::UploadOptions {
+///     encryption: Encryption::Customer(key),
+///     ..Default::default()
+/// };
+/// assert!(format!("{options:?}").contains("redacted"));
+/// # Ok::<(), brigade::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct CustomerKey([u8; 32]);
 
@@ -222,6 +261,15 @@ impl fmt::Debug for CustomerKey {
 
 /// Asks transfers to stop, from anywhere. A stopped transfer cleans up after itself and ends with
 /// [`ErrorKind::Interrupted`].
+///
+/// ```
+/// use brigade::{Cancel, DownloadOptions};
+///
+/// let cancel = Cancel::default();
+/// let options = DownloadOptions { cancel: cancel.clone(), ..Default::default() };
+/// cancel.cancel(); // from a signal handler's thread, say
+/// assert!(options.cancel.is_cancelled());
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(CancellationToken);
 
@@ -247,6 +295,19 @@ impl Cancel {
 }
 
 /// How one object is uploaded.
+///
+/// ```
+/// use brigade::{UploadOptions, Verify, limits::MIB};
+///
+/// let options = UploadOptions {
+///     part_size_bytes: Some(64 * MIB),
+///     verify: Verify::Require,
+///     if_none_match: true,
+///     metadata: [("origin".to_owned(), "lab 3".to_owned())].into(),
+///     ..UploadOptions::default()
+/// };
+/// assert_eq!(options.concurrency, None);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct UploadOptions {
     /// Size of every part but the last, bytes; unset: 8 MiB or more, growing with the object.
@@ -275,6 +336,17 @@ pub struct UploadOptions {
 }
 
 /// How one object is downloaded.
+///
+/// ```
+/// use brigade::{DownloadOptions, Verify};
+///
+/// let options = DownloadOptions {
+///     verify: Verify::Require,
+///     concurrency: Some(32),
+///     ..DownloadOptions::default()
+/// };
+/// assert_eq!(options.version_id, None);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct DownloadOptions {
     /// Bytes asked for at a time; unset: the object's own parts where known, else 8 MiB or more.

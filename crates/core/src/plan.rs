@@ -10,7 +10,7 @@
 
 use crate::{
     Error, ErrorKind,
-    limits::{MIB, StoreProfile, format_size},
+    limits::{MIB, StoreProfile, format_size, parse_size},
 };
 
 /// The part size of small objects, both ways: at 85–90 MB/s, what AWS gives one connection, such a
@@ -304,11 +304,15 @@ pub enum PlanError {
     },
     /// The part size asked for is outside the store's range.
     #[error(
-        "part size {} is outside the {} to {} that {store} allows; the smallest that works is {}",
+        "part size {} is outside the {} to {} that {store} allows; {}",
         format_size(*asked_bytes),
         format_size(*min_bytes),
         format_size(*max_bytes),
-        advised(*smallest_bytes, *max_bytes)
+        if asked_bytes > max_bytes {
+            format!("the largest that works is {}", at_most(*max_bytes))
+        } else {
+            format!("the smallest that works is {}", advised(*smallest_bytes, *max_bytes))
+        }
     )]
     PartSizeOutOfRange {
         /// What was asked for.
@@ -372,6 +376,15 @@ impl PlanError {
     /// The same as an [`Error`] of kind [`ErrorKind::InvalidInput`].
     pub fn into_error(self, operation: &'static str, target: impl Into<String>) -> Error {
         Error::new(ErrorKind::InvalidInput, operation, target, self.to_string()).caused_by(self)
+    }
+}
+
+/// A size that works as it is printed: the limit itself, or the whole MiB below it.
+fn at_most(limit_bytes: u64) -> String {
+    let shown = format_size(limit_bytes);
+    match parse_size(&shown) {
+        Ok(read_bytes) if read_bytes <= limit_bytes => shown,
+        _ => format!("{} MiB", limit_bytes / MIB),
     }
 }
 

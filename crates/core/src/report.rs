@@ -9,6 +9,16 @@ use crate::progress::Operation;
 
 /// The outcome of one finished transfer. Serialises to the last line that `--json` prints
 /// (docs/CLI.md lists the fields).
+///
+/// ```no_run
+/// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+/// let report = object.download_file("copy.bin").await?;
+/// if !report.verified.is_proof() {
+///     eprintln!("{}: {}", report.target, report.warnings.join("; "));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {

@@ -19,10 +19,15 @@
 //! ```
 //!
 //! It behaves as S3 does in what a transfer engine can notice: checksums of all five algorithms in headers
-//! and trailers, multipart uploads, conditions, ranges, errors and their codes. Known differences: there is
-//! no versioning, no access control beyond [`Credentials`], server-side encryption is only echoed, a part
-//! may be sent with another checksum than its upload was created with (the store computes the right one),
-//! and with no algorithm named anywhere the object gets the one its parts were sent with.
+//! and trailers, multipart uploads, conditions, ranges, errors and their codes. Known differences:
+//!
+//! - There is no versioning, and no access control beyond [`Credentials`].
+//! - Server-side encryption is echoed and customers' keys are insisted on, but nothing is encrypted.
+//! - A part may come with another checksum than its upload was created with, or with none; the store computes
+//!   the right one. An upload created without an algorithm gets the one its parts were sent with, and
+//!   CRC64NVME where they came with none.
+//! - Several checksums in one request are all verified and all kept.
+//! - `bucket.localhost` addresses a bucket as a path does; other hosts are not taken for buckets.
 
 mod access;
 mod body;

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use s3s::service::S3ServiceBuilder;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +31,9 @@ use crate::{Backend, Error, Options};
 /// Most lanes there are: a store on a large machine shares it with the client that is measured.
 const MAX_LANES: usize = 32;
 
-/// The largest read from a connection at once, in bytes. `hyper` grows towards it while reads fill it.
+/// The largest read from a connection at once, in bytes; `hyper` grows towards it while reads fill it. What
+/// was read is summed right after, so it should still be in the processor's cache: receiving 1 GiB took 0.33
+/// CPU seconds with this, 0.35 to 0.5 with 512 KiB and 0.46 with 2 MiB.
 const READ_BYTES: usize = 128 << 10;
 
 /// What is read below TLS at once, in bytes: `rustls` alone would ask for a few kilobytes at a time.
@@ -306,7 +308,8 @@ impl Lane {
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, front: Arc<Front>) {
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        // Clients keep connections for later; closing one just as it is used again would fail a request.
+        .header_read_timeout(None)
         .max_buf_size(READ_BYTES)
         .serve_connection(TokioIo::new(stream), Service(front));
     // Errors here are clients that went away.

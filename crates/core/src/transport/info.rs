@@ -12,6 +12,14 @@ use crate::integrity::{Algorithm, Checksum, ChecksumType, Md5ETag};
 const MAX_PARTS: u32 = 10_000;
 
 /// An object as a HEAD request shows it.
+///
+/// ```no_run
+/// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+/// let info = object.info().await?;
+/// println!("{} bytes, {} checksums", info.size_bytes, info.checksums.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ObjectInfo {
@@ -54,8 +62,7 @@ impl ObjectInfo {
         Self {
             size_bytes: unsigned(head.content_length()),
             etag: head.e_tag().map(str::to_owned),
-            // Buckets without versions answer "null" on some stores, which names no version.
-            version_id: head.version_id().filter(|id| *id != "null").map(str::to_owned),
+            version_id: version_of(head.version_id()),
             last_modified: head.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
             content_type: head.content_type().map(str::to_owned),
             storage_class: head.storage_class().map(|class| class.as_str().to_owned()),
@@ -84,6 +91,12 @@ impl ObjectInfo {
     pub(crate) fn etag_may_be_md5(&self) -> bool {
         !matches!(self.encryption.as_deref(), Some("aws:kms" | "aws:kms:dsse" | "SSE-C"))
     }
+}
+
+/// The version a reply names. Buckets without versions answer "null" on some stores, which names none
+/// and which some of them refuse when asked for it.
+pub(super) fn version_of(told: Option<&str>) -> Option<String> {
+    told.filter(|id| *id != "null").map(str::to_owned)
 }
 
 /// Values that don't read as checksums are passed over: they can prove nothing.

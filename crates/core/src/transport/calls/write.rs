@@ -19,7 +19,7 @@ use crate::options::{CustomerKey, Encryption, UploadOptions};
 use crate::progress::{Emitter, Event};
 use crate::transport::body::{Watch, watched};
 use crate::transport::classify::classify;
-use crate::transport::info::parse_all;
+use crate::transport::info::{parse_all, version_of};
 use crate::url::S3Url;
 
 /// The metadata entry that tells an upload of ours from anybody else's: when the answer to the
@@ -93,7 +93,7 @@ impl Calls {
             .await?;
         Ok(Receipt {
             etag: reply.e_tag().map(str::to_owned),
-            version_id: reply.version_id().map(str::to_owned),
+            version_id: version_of(reply.version_id()),
             checksums: checksums_of!(&reply),
             encryption: encryption_of(
                 reply.sse_customer_algorithm(),
@@ -220,7 +220,7 @@ impl Calls {
         }
         Ok(Receipt {
             etag: reply.e_tag().map(str::to_owned),
-            version_id: reply.version_id().map(str::to_owned),
+            version_id: version_of(reply.version_id()),
             checksums: checksums_of!(&reply),
             encryption: encryption_of(None, reply.server_side_encryption()),
         })

@@ -9,7 +9,8 @@
 //!
 //! A crash before the second step leaves bytes without a record, which the next start removes. A crash after
 //! it leaves a record in `pending`, and the next start carries out what is left of the third step
-//! ([`recover`]). Everything that is served was synced first.
+//! ([`recover`]). Everything that is served was synced first. A delete is two removals, the bytes' first, and
+//! is not synced: after a power failure, though not after a crash of the process, it may not have happened.
 //!
 //! Uploads are folders of parts, each with a record of its own; nothing about them is only in memory. Parts of
 //! equal size share a file that becomes the object without being copied ([`slots`]).
