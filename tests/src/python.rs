@@ -193,7 +193,7 @@ pub fn peers_folder() -> PathBuf {
     let marked = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
     let target = marked
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), Path::to_path_buf);
-    target.join("peers")
+    target.join("test-peers")
 }
 
 /// Runs a command, and all that it starts, for no longer than `limit`.

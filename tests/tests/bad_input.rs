@@ -494,7 +494,6 @@ fn a_source_that_shrinks() {
 }
 
 #[test]
-#[ignore = "a page that is gone while it is summed ends the process with SIGBUS"]
 fn a_source_that_shrinks_while_it_is_summed() {
     let sandbox = Sandbox::new();
     let file = sandbox.file("f", 512 << 20);

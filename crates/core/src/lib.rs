@@ -38,7 +38,8 @@ mod upload;
 mod url;
 
 pub use error::{Error, ErrorKind, Result};
-pub use object::{Bucket, Object};
+pub use file::guard_mapped_files;
+pub use object::{Bucket, Object, Transfer};
 pub use options::{
     Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, RetryOptions,
     SessionOptions, UploadOptions, Verify,

@@ -1,15 +1,31 @@
 //! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
 
+use std::io::Write;
 use std::path::Path;
+
+use futures::future::BoxFuture;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::options::{CustomerKey, DownloadOptions, UploadOptions};
+use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
 use crate::transport::ObjectInfo;
 use crate::url::S3Url;
 use crate::{download, upload};
+
+/// A transfer that starts when it is first polled. It borrows nothing, so it can be spawned, joined
+/// with others or kept.
+///
+/// ```no_run
+/// # async fn run(bucket: brigade::Bucket) {
+/// let transfers = ["a", "b", "c"].map(|key| bucket.object(key).download_file(key));
+/// for result in futures::future::join_all(transfers).await {
+///     println!("{result:?}");
+/// }
+/// # }
+/// ```
+pub type Transfer = BoxFuture<'static, Result<Report>>;
 
 /// A bucket, by name; nothing is asked of the store to make one.
 ///
@@ -75,68 +91,66 @@ impl Object {
     }
 
     /// Uploads the file at `path` with default options; see [`Object::upload_file_with`].
-    pub async fn upload_file(&self, path: impl AsRef<Path>) -> Result<Report> {
-        self.upload_file_with(path, UploadOptions::default()).await
+    pub fn upload_file(&self, path: impl AsRef<Path>) -> Transfer {
+        self.upload_file_with(path, UploadOptions::default())
     }
 
     /// Uploads the file at `path`, in parallel parts when it is large, and verifies it.
     ///
     /// A failed upload leaves nothing behind in the store. Dropping the future stops the upload
     /// and cleans up in the background.
-    pub async fn upload_file_with(
-        &self,
-        path: impl AsRef<Path>,
-        options: UploadOptions,
-    ) -> Result<Report> {
+    pub fn upload_file_with(&self, path: impl AsRef<Path>, options: UploadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
-        let cancel = options.cancel.child();
-        self.engine
-            .drive_cancellable(cancel.clone(), |engine| async move {
-                upload::run(&engine, &path, &url, &UploadOptions { cancel, ..options }).await
-            })
-            .await
+        self.transfer(options.cancel.child(), move |engine, cancel| async move {
+            upload::run(&engine, &path, &url, &UploadOptions { cancel, ..options }).await
+        })
     }
 
     /// Downloads to the file at `path` with default options; see [`Object::download_file_with`].
-    pub async fn download_file(&self, path: impl AsRef<Path>) -> Result<Report> {
-        self.download_file_with(path, DownloadOptions::default()).await
+    pub fn download_file(&self, path: impl AsRef<Path>) -> Transfer {
+        self.download_file_with(path, DownloadOptions::default())
     }
 
     /// Downloads to the file at `path`, in parallel ranges, verifies it, and only then gives it
     /// its name: the name never holds a partial file, and a file that was there before stays
     /// until the new one is whole and on disk.
-    pub async fn download_file_with(
-        &self,
-        path: impl AsRef<Path>,
-        options: DownloadOptions,
-    ) -> Result<Report> {
+    pub fn download_file_with(&self, path: impl AsRef<Path>, options: DownloadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
-        let cancel = options.cancel.child();
-        self.engine
-            .drive_cancellable(cancel.clone(), |engine| async move {
-                download::to_file(&engine, &url, &path, &DownloadOptions { cancel, ..options })
-                    .await
-            })
-            .await
+        self.transfer(options.cancel.child(), move |engine, cancel| async move {
+            download::to_file(&engine, &url, &path, &DownloadOptions { cancel, ..options }).await
+        })
     }
 
     /// Downloads into `writer`, in order, prefetching in parallel. `label` names the writer in
     /// the report. A checksum can only be compared after the last byte was written: on an
     /// integrity error the reader at the other end already has the wrong bytes, and must be told.
-    pub async fn download_to(
+    pub fn download_to(
         &self,
-        writer: impl std::io::Write + Send + 'static,
+        writer: impl Write + Send + 'static,
         label: &str,
         options: DownloadOptions,
-    ) -> Result<Report> {
+    ) -> Transfer {
         let (label, url) = (label.to_owned(), self.url.clone());
-        let cancel = options.cancel.child();
-        self.engine
-            .drive_cancellable(cancel.clone(), |engine| async move {
-                let options = DownloadOptions { cancel, ..options };
-                download::to_writer(&engine, &url, Box::new(writer), &label, &options).await
-            })
-            .await
+        self.transfer(options.cancel.child(), move |engine, cancel| async move {
+            let options = DownloadOptions { cancel, ..options };
+            download::to_writer(&engine, &url, Box::new(writer), &label, &options).await
+        })
+    }
+
+    /// Boxed, so that a transfer borrows nothing: neither the object nor its arguments.
+    fn transfer<F>(
+        &self,
+        cancel: Cancel,
+        task: impl FnOnce(Engine, Cancel) -> F + Send + 'static,
+    ) -> Transfer
+    where
+        F: Future<Output = Result<Report>> + Send + 'static,
+    {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let seen = cancel.clone();
+            engine.drive_cancellable(cancel, |engine| task(engine, seen)).await
+        })
     }
 
     /// What the store tells of the object (a HEAD request).

@@ -576,7 +576,7 @@ mod tests {
                     // What the message says works as well, typed as it is printed.
                     let message = error.to_string();
                     let (_, printed) = message.rsplit_once("works is ").unwrap();
-                    let printed = crate::limits::parse_size(printed).unwrap();
+                    let printed = parse_size(printed).unwrap();
                     prop_assert!(upload(size_bytes, Some(printed), &profile).is_ok());
                 }
             }

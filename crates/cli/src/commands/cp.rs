@@ -27,6 +27,7 @@ pub(super) fn run(args: &CpArgs, environment: &Environment, printer: &mut Printe
 }
 
 async fn carry_out(transfer: Transfer, watch: &mut Watch<'_>) -> Result<Report> {
+    brigade::guard_mapped_files()?;
     let session = watch.until(Session::new(transfer.session)).await?;
     let (emitter, events) = progress::channel();
     let cancel = Cancel::default();

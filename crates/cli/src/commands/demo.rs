@@ -97,6 +97,7 @@ async fn show(
     let keys = Keys::make_up()?;
     let server = start_store(folder, &keys)?;
     watch.printer.line(&step("started", &format!("a store at {}", server.endpoint_url())));
+    brigade::guard_mapped_files()?;
     let session = watch.until(Session::new(session_options(&server, keys))).await?;
     let object = session.bucket(BUCKET).object(KEY);
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
+use super::guard::Registration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Part;
 
@@ -25,7 +26,8 @@ struct Inner {
     path: PathBuf,
     file: File,
     identity: Identity,
-    // `None` for an empty file, which cannot be mapped.
+    // Dropped before the mapping it tells of. Both `None` for an empty file, which cannot be mapped.
+    guard: Option<Registration>,
     map: Option<Mmap>,
 }
 
@@ -63,7 +65,11 @@ impl Source {
             0 => None,
             _ => Some(map(&file).map_err(failed)?),
         };
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), file, identity, map })))
+        let guard = map.as_ref().map(|map| {
+            let start = map.as_ptr() as usize;
+            Registration::new(start..start + map.len())
+        });
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), file, identity, guard, map })))
     }
 
     /// Size when it was opened.
@@ -102,6 +108,12 @@ impl Source {
                 )
             };
             return Err(self.changed(what));
+        }
+        if inner.guard.as_ref().is_some_and(Registration::has_lost_pages) {
+            let path = inner.path.display().to_string();
+            let what = "a part of the file could not be read";
+            return Err(Error::new(ErrorKind::Io, OPERATION, path, what)
+                .advise("check the disk, or whether the file was cut short meanwhile"));
         }
         Ok(())
     }
@@ -231,6 +243,21 @@ mod tests {
         let error = source.slice(part(0, 1_000)).expect_err("changed");
         assert_eq!(error.kind(), ErrorKind::Changed);
         assert!(error.to_string().contains("from 1000 to 500 bytes"), "{error}");
+    }
+
+    #[test]
+    fn reading_what_is_lost_is_noticed_and_survived() {
+        crate::guard_mapped_files().expect("installed");
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(&vec![1; 100_000]).expect("written");
+        let source = Source::open(file.path()).expect("mapped");
+        let slice = source.slice(part(0, 100_000)).expect("inside");
+        file.as_file().set_len(4_096).expect("shrunk");
+        // Put back, so that only the handler can tell.
+        assert_eq!(slice.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 4_096);
+        file.as_file().set_len(100_000).expect("grown");
+        assert!(source.0.guard.as_ref().expect("registered").has_lost_pages());
+        source.check_unchanged().expect_err("noticed");
     }
 
     #[test]

@@ -164,10 +164,16 @@ impl Upload<'_> {
                     self.warn_of_step_down(&error);
                     digest = None;
                 }
-                Err(error) => return Err(self.in_words(error)),
+                Err(error) => return Err(self.in_words(blame(self.source, error))),
             }
         };
-        self.source.check_still_there()?;
+        // The bytes that the store has checked are those that were summed, at a moment when the
+        // file was still as it had been opened; without a sum nobody knows what was sent.
+        if digest.is_none() {
+            self.source.check_still_there().map_err(|error| {
+                error.advise("the store has what was sent of it; upload it again")
+            })?;
+        }
         self.tell_end(part, started);
         let computed = Computed {
             full_object: digest.map(Checksum::full_object),
@@ -256,7 +262,8 @@ impl Upload<'_> {
                     calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                 };
                 let receipt = engine.retry().run(&scope, Some(part.number), attempt).await;
-                let receipt = receipt.map_err(|error| error.in_part(part.number))?;
+                let receipt =
+                    receipt.map_err(|error| blame(&source, error.in_part(part.number)))?;
                 source.release(part);
                 tell_end(&options, part, started);
                 Ok(receipt)
@@ -395,6 +402,15 @@ fn tell_end(options: &UploadOptions, part: Part, started: Instant) {
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (part, size_bytes) = (part.number, part.len_bytes);
     options.events.emit(|| Event::PartDone { part, size_bytes, elapsed_ms });
+}
+
+/// A source that changed or could not be read makes a request fail in many ways; what is wrong with
+/// the source comes first.
+fn blame(source: &Source, error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Interrupted => error,
+        _ => source.check_unchanged().err().unwrap_or(error),
+    }
 }
 
 /// Sums a part, in steps, so that a lane's other connections are served in between.

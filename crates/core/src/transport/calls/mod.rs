@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
 use super::classify::classify;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,9 +64,16 @@ impl Calls {
         sent.await.map(drop).map_err(|e| classify("look at", &format!("s3://{bucket}"), e))
     }
 
-    /// Makes a bucket; one that this account owns already is fine.
+    /// Makes a bucket in the client's region; one that this account owns already is fine.
     pub(crate) async fn create_bucket(&self, bucket: &str) -> Result<()> {
-        match self.client.create_bucket().bucket(bucket).send().await {
+        // The first region is the one that must not be named.
+        let region = self.client.config().region().map(ToString::to_string);
+        let place = region.filter(|region| region != "us-east-1").map(|region| {
+            let place = BucketLocationConstraint::from(region.as_str());
+            CreateBucketConfiguration::builder().location_constraint(place).build()
+        });
+        let request = self.client.create_bucket().bucket(bucket);
+        match request.set_create_bucket_configuration(place).send().await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => Ok(()),
             Err(error) => Err(classify("make", &format!("s3://{bucket}"), error)),
