@@ -198,6 +198,58 @@ fn a_lost_reply_to_complete_is_settled_by_evidence() {
 }
 
 #[test]
+fn evidence_is_looked_for_more_than_once() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 2 * PART);
+    let relay = Relay::new(sandbox.store(), |request| match request.operation() {
+        "CompleteMultipartUpload" if request.attempt == 1 => Fate::LoseReply,
+        "CompleteMultipartUpload" => Fate::error(404, "NoSuchUpload"),
+        "HeadObject" if request.attempt == 1 => Fate::error(503, "SlowDown"),
+        _ => Fate::Pass,
+    });
+    assert_eq!(up(&sandbox, &relay)["verified"], "full-object");
+}
+
+#[test]
+fn an_upload_does_not_take_its_own_object_for_somebody_elses() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 1_000);
+    let relay = Relay::new(sandbox.store(), |request| match request.operation() {
+        "PutObject" if request.attempt == 1 => Fate::LoseReply,
+        _ => Fate::Pass,
+    });
+    let line = "f s3://bucket/new --if-none-match --json";
+    let report = sandbox.cp(line).endpoint(relay.url()).run().report();
+    assert_eq!(report["verified"], "full-object");
+    // Somebody else's stays somebody else's.
+    let said = sandbox.cp(line).endpoint(relay.url()).run().failed(6);
+    assert!(said.contains("the object exists already"), "{said}");
+}
+
+#[test]
+fn a_race_with_another_writer_is_started_over() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 2 * PART);
+    let racing = || {
+        let once = AtomicU32::new(1);
+        move |request: &Request| match request.operation() {
+            "CompleteMultipartUpload" | "PutObject" if once.swap(0, Ordering::SeqCst) == 1 => {
+                Fate::error(409, "ConditionalRequestConflict")
+            }
+            _ => Fate::Pass,
+        }
+    };
+    let relay = Relay::new(sandbox.store(), racing());
+    assert_eq!(up(&sandbox, &relay)["verified"], "full-object");
+    assert_eq!(relay.count("CreateMultipartUpload"), 2);
+    sandbox.file("small", 10);
+    let relay = Relay::new(sandbox.store(), racing());
+    sandbox.cp("small s3://bucket/small").endpoint(relay.url()).run().succeeded();
+    assert_eq!(relay.count("PutObject"), 2);
+    sandbox.assert_clean();
+}
+
+#[test]
 fn a_flipped_bit_on_the_way_down_is_noticed() {
     let sandbox = stored(3 * PART);
     std::fs::write(sandbox.path("copy"), "as it was").expect("written");

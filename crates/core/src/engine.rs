@@ -120,14 +120,24 @@ impl Engine {
         if !store.is_profile_settled() {
             let asked = self.retry().run(scope, None, |_| self.calls().head_bucket(bucket)).await;
             match asked {
-                // Credentials may be good for one prefix of the bucket and still not for this; the
-                // next request will tell, and in words, which a HEAD cannot.
-                Err(error) if !matches!(error.kind(), ErrorKind::AccessDenied) => {
-                    return Err(match error.kind() {
-                        ErrorKind::NotFound => no_such_bucket(bucket),
-                        _ => error,
-                    });
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(no_such_bucket(bucket));
                 }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::InvalidInput
+                            | ErrorKind::Interrupted
+                            | ErrorKind::Throttled
+                            | ErrorKind::Unreachable
+                            | ErrorKind::Untrusted
+                    ) =>
+                {
+                    return Err(error);
+                }
+                // Credentials may be good for one prefix of the bucket and not for this, and a
+                // store may not know this request; the next one will tell, and in words, which a
+                // HEAD cannot.
                 _ => {}
             }
         }

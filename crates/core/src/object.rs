@@ -97,8 +97,9 @@ impl Object {
 
     /// Uploads the file at `path`, in parallel parts when it is large, and verifies it.
     ///
-    /// A failed upload leaves nothing behind in the store. Dropping the future stops the upload
-    /// and cleans up in the background.
+    /// An upload that fails before the object is complete leaves nothing behind in the store; an
+    /// object that was completed and could not be proven stays, and the error says so. Dropping
+    /// the future stops the upload and cleans up in the background.
     pub fn upload_file_with(&self, path: impl AsRef<Path>, options: UploadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         self.transfer(options.cancel.child(), move |engine, cancel| async move {

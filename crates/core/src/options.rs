@@ -204,6 +204,16 @@ pub enum Encryption {
     Customer(CustomerKey),
 }
 
+impl Encryption {
+    /// The customer's key, where it is one.
+    pub(crate) fn customer_key(&self) -> Option<&CustomerKey> {
+        match self {
+            Self::Customer(key) => Some(key),
+            _ => None,
+        }
+    }
+}
+
 /// A 256-bit key for SSE-C. It never shows in `Debug`, errors or reports.
 ///
 /// ```

@@ -18,7 +18,7 @@ use futures::StreamExt;
 
 use self::expect::{Expectation, Found};
 use self::fetch::{Request, fetch};
-use self::sums::{InOrder, Need, Sums};
+use self::sums::{InOrder, Need, Segmented, Sums};
 use crate::engine::{Engine, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
@@ -132,8 +132,7 @@ impl<'a> Download<'a> {
             () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
         };
         let pin = Arc::new(Pin {
-            // A weak validator cannot be matched on.
-            etag: info.etag.clone().filter(|etag| !etag.starts_with("W/")),
+            etag: info.etag.clone(),
             version_id: info.version_id.clone().or_else(|| options.version_id.clone()),
             customer_key: options.customer_key.clone(),
         });
@@ -233,7 +232,7 @@ impl<'a> Download<'a> {
         need: &Need,
     ) -> Result<(Verified, Option<Checksum>)> {
         let sums = match &need.second_read {
-            Some(segments) => sums::read_again(partial.handle(), segments).await?,
+            Some(segments) => self.read_again(partial, segments).await?,
             None => sums,
         };
         let mut outcome = self.found.compare(&sums);
@@ -242,10 +241,17 @@ impl<'a> Download<'a> {
             // before calling the bytes wrong, or unproven.
             let asked = self.found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
             if let Some((found, segments)) = asked.await {
-                outcome = found.compare(&sums::read_again(partial.handle(), &segments).await?);
+                outcome = found.compare(&self.read_again(partial, &segments).await?);
             }
         }
         outcome.map_err(|mismatch| self.mismatched(mismatch, "nothing was stored"))
+    }
+
+    async fn read_again(&self, partial: &Partial, of: &Segmented) -> Result<Sums> {
+        let cancel = &self.options.cancel;
+        let read = sums::read_again(partial.handle(), of, cancel).await;
+        // A read that a cancel broke off says no more than that.
+        if cancel.is_cancelled() { Err(stopped(OPERATION, self.url)) } else { read }
     }
 
     /// Fetches ranges ahead and writes them in order, on a thread of the writer's own.
@@ -289,7 +295,7 @@ impl<'a> Download<'a> {
         let lanes = Arc::clone(self.engine.lanes());
         let mut ranges = std::pin::pin!(run_ordered(lanes, self.concurrency, parts, job));
         let mut digests = Vec::new();
-        let feed = async {
+        let written = async {
             while let Some((chunks, digest)) = ranges.next().await.transpose()? {
                 digests.push(digest);
                 // A writer that ended early knows why.
@@ -297,18 +303,17 @@ impl<'a> Download<'a> {
                     break;
                 }
             }
-            Ok(())
+            drop(queue);
+            writing.await.map_err(|source| {
+                let what = "the writer's thread ended";
+                Error::new(ErrorKind::Io, OPERATION, self.url.to_string(), what).caused_by(source)
+            })?
         };
         // The reader at the other end may have stopped reading: that must not hold up a cancel.
-        tokio::select! {
-            outcome = feed => outcome?,
+        let in_order = tokio::select! {
+            outcome = written => outcome?,
             () = self.options.cancel.cancelled() => return Err(stopped(OPERATION, self.url)),
-        }
-        drop(queue);
-        let in_order = writing.await.map_err(|source| {
-            Error::new(ErrorKind::Io, OPERATION, self.url.to_string(), "the writer's thread ended")
-                .caused_by(source)
-        })??;
+        };
         Ok(match algorithm {
             Some(_) if plan.size_bytes() > 0 => need.gather(plan, &digests),
             Some(_) => need.of_nothing(),

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
+use crate::options::Cancel;
 use crate::plan::Plan;
 
 /// Bytes read at a time when a file is summed again: stays in a core's second-level cache.
@@ -237,15 +238,16 @@ impl InOrder {
     }
 }
 
-/// Reads the file once more and sums its segments, several at a time, one thread each.
-pub(super) async fn read_again(file: Arc<File>, of: &Segmented) -> Result<Sums> {
+/// Reads the file once more and sums its segments, several at a time, one thread each. Ends early,
+/// with an error, when it is cancelled.
+pub(super) async fn read_again(file: Arc<File>, of: &Segmented, cancel: &Cancel) -> Result<Sums> {
     let algorithm = of.algorithm;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let segments: Vec<_> = of.segments.iter().collect();
     let digests = futures::stream::iter(segments).map(|(offset, len)| {
-        let file = Arc::clone(&file);
+        let (file, cancel) = (Arc::clone(&file), cancel.clone());
         async move {
-            let reading = move || read_segment(&file, algorithm, offset, len);
+            let reading = move || read_segment(&file, algorithm, offset, len, &cancel);
             let digest = tokio::task::spawn_blocking(reading).await.map_err(std::io::Error::other);
             digest
                 .flatten()
@@ -261,10 +263,15 @@ fn read_segment(
     algorithm: Algorithm,
     offset_bytes: u64,
     len_bytes: u64,
+    cancel: &Cancel,
 ) -> std::io::Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; READ_BYTES];
     while hasher.len_bytes() < len_bytes {
+        // Nothing else can stop this thread.
+        if cancel.is_cancelled() {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
         let left = len_bytes - hasher.len_bytes();
         let want = usize::try_from(left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
         file.read_exact_at(&mut buffer[..want], offset_bytes + hasher.len_bytes())?;
@@ -350,7 +357,7 @@ mod tests {
             file.write_all(&content).expect("written");
             let again = futures::executor::block_on(async {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("one");
-                runtime.block_on(read_again(Arc::new(file), &of))
+                runtime.block_on(read_again(Arc::new(file), &of, &Cancel::default()))
             });
             prop_assert_eq!(&again.expect("read").0, &expected);
         }

@@ -118,10 +118,15 @@ impl Partial {
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
         self.committed = true;
-        let folder = File::open(parent_of(&self.target)).map_err(failed)?;
-        match folder.sync_all() {
-            // Some network and FUSE file systems cannot sync a folder; the file itself is safe.
-            Err(source) if source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+        match File::open(parent_of(&self.target)).and_then(|folder| folder.sync_all()) {
+            // Some network and FUSE file systems cannot sync a folder, and one that may not be read
+            // cannot be opened for it; the file itself is safe and in place.
+            Err(source)
+                if source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+                    || source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Ok(())
+            }
             result => result.map_err(failed),
         }
     }
@@ -130,7 +135,10 @@ impl Partial {
         if size_bytes == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(&*self.file, FallocateFlags::empty(), 0, size_bytes) {
+        let reserved = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&*self.file, FallocateFlags::empty(), 0, size_bytes)
+        });
+        match reserved {
             Ok(()) => Ok(()),
             // The file system cannot reserve: ask for its free space instead.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {

@@ -79,7 +79,8 @@ pub struct StoreProfile {
     pub delete_page_size: u32,
     /// What becomes of the checksums sent along.
     pub checksums: ChecksumSupport,
-    /// The checksum to send when none is asked for; `None` (in files `"none"`) sends none.
+    /// The checksum to send when none is asked for. MD5 means a `Content-MD5` for every part, which
+    /// is what a file gets that says `checksums = "none"`; `None` (in files `"none"`) sends none.
     #[serde(with = "optional_algorithm")]
     pub default_checksum: Option<Algorithm>,
     /// Takes `UNSIGNED-PAYLOAD`, so that no SHA-256 over every byte is needed.
@@ -150,7 +151,7 @@ impl StoreProfile {
             toml::Table::try_from(&base).map_err(|error| one_line(&error.to_string()))?;
         whole.extend(given);
         if implied {
-            whole.insert("default_checksum".into(), "none".into());
+            whole.insert("default_checksum".into(), "md5".into());
         }
         // A whole error's text, not its message alone, says which field a value belongs to.
         let misread = |error: toml::de::Error| one_line(&error.to_string());
@@ -208,14 +209,11 @@ impl StoreProfile {
         page("list_page_size", self.list_page_size)?;
         page("delete_page_size", self.delete_page_size)?;
         match self.default_checksum {
+            // A Content-MD5, which is no checksum header.
+            Some(Algorithm::Md5) => Ok(self),
             Some(algorithm) if self.checksums == ChecksumSupport::None => Err(format!(
-                "default_checksum is {algorithm}, but checksums is none; set one to match the other"
+                "default_checksum is {algorithm}, but checksums is none; use md5 or none"
             )),
-            Some(Algorithm::Md5) => {
-                Err("default_checksum is md5, which S3 takes from no one as a \
-                 checksum; use a crc, sha1, sha256 or none"
-                    .into())
-            }
             _ => Ok(self),
         }
     }
@@ -286,9 +284,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_example_is_a_profile() {
+        let page = include_str!("../../../../docs/COMPATIBILITY.md");
+        let example = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let profile = StoreProfile::from_toml(example.unwrap()).unwrap();
+        assert_eq!((profile.name.as_str(), profile.max_parts), ("archive", 1000));
+        for name in StoreProfile::names() {
+            assert!(page.contains(&format!("`{name}`")), "{name} is not on the page");
+        }
+    }
+
+    #[test]
     fn checksums_can_be_turned_off_and_chosen() {
         let checksum = |text| StoreProfile::from_toml(text).map(|profile| profile.default_checksum);
-        assert_eq!(checksum("checksums = 'none'"), Ok(None));
+        assert_eq!(checksum("checksums = 'none'"), Ok(Some(Algorithm::Md5)));
         assert_eq!(checksum("default_checksum = 'none'"), Ok(None));
         assert_eq!(checksum("default_checksum = 'SHA256'"), Ok(Some(Algorithm::Sha256)));
     }
@@ -311,7 +320,6 @@ mod tests {
             ("list_page_size = 5000", "1 to 1000"),
             ("delete_page_size = 0", "1 to 1000"),
             ("default_checksum = 'xxhash3'", "crc64nvme"),
-            ("default_checksum = 'md5'", "md5"),
             ("checksums = 'none'\ndefault_checksum = 'crc32'", "checksums is none"),
             ("checksums = 'some'", "full-object"),
             ("path_style = 'yes'", "path_style"),

@@ -64,7 +64,7 @@ impl Lane {
             .spawn(move || {
                 // Ends with an error, as meant, when the sender is dropped.
                 let _ = runtime.block_on(stopped);
-                // Clean-up that a dropped transfer left behind may still be under way.
+                // A name lookup or a disk may still hold one of the runtime's own threads.
                 runtime.shutdown_timeout(std::time::Duration::from_millis(100));
             })
             .map_err(failed)?;

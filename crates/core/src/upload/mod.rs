@@ -10,7 +10,7 @@ mod prove;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::prove::Computed;
 use crate::engine::{Engine, naming_the_stopped, stopped};
@@ -34,6 +34,12 @@ const SUM_STEP_BYTES: usize = 4 << 20;
 
 /// Times that an upload is aborted again because a late part kept it alive.
 const ABORT_ROUNDS: u32 = 5;
+
+/// Between the first two of them; the others wait longer.
+const ABORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Times that an upload is started in all when other writers of the same key get in its way.
+const RACE_ROUNDS: u32 = 3;
 
 /// Uploads the file at `path` to `url`.
 pub(crate) async fn run(
@@ -133,9 +139,27 @@ impl Upload<'_> {
                 self.profile.name
             ));
         }
-        let (receipt, computed) =
-            if plan.is_single() { self.put(plan).await? } else { self.in_parts(plan).await? };
-        self.prove(receipt, &computed).await
+        let mut round = 1;
+        let (receipt, computed) = loop {
+            let stored =
+                if plan.is_single() { self.put(plan).await } else { self.in_parts(plan).await };
+            match stored {
+                Ok(stored) => break stored,
+                // Another writer of the same key was in the way; S3 asks to start over.
+                Err(error) if lost_a_race(&error) && round < RACE_ROUNDS => round += 1,
+                Err(error) => return Err(self.in_words(error)),
+            }
+        };
+        let source = self.source;
+        let outcome = self.prove(receipt, &computed).await?;
+        // What the store has is what was summed, at a moment when the file was still as it had been
+        // opened. Where nothing proves that, the file must not have changed until now.
+        if !outcome.verified.is_proof() {
+            source.check_still_there().map_err(|error| {
+                error.advise("the store has what was sent of it; upload it again")
+            })?;
+        }
+        Ok(outcome)
     }
 
     /// The whole object in one request.
@@ -147,11 +171,15 @@ impl Upload<'_> {
             Some(algorithm) => Some(sum(self.source, part, algorithm).await?),
             None => None,
         };
+        // Only a conditional upload can meet its own object and take it for somebody else's.
+        let mut options = self.options.clone();
+        let token = options.if_none_match.then(new_token);
+        options.metadata.extend(token.clone().map(|token| (TOKEN_NAME.to_owned(), token)));
         let receipt = loop {
             let attempt = |_| async {
                 let (bytes, sign) = (self.source.slice(part)?, !self.profile.unsigned_payload);
                 let payload = Payload { bytes, digest, sign };
-                self.engine.calls().put(self.url, payload, self.options).await
+                self.engine.calls().put(self.url, payload, &options).await
             };
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);
             let put = tokio::select! {
@@ -164,16 +192,15 @@ impl Upload<'_> {
                     self.warn_of_step_down(&error);
                     digest = None;
                 }
-                Err(error) => return Err(self.in_words(blame(self.source, error))),
+                Err(error) if error.kind() == ErrorKind::Conflict && !lost_a_race(&error) => {
+                    match &token {
+                        Some(token) => break self.settle(token, error).await?,
+                        None => return Err(error),
+                    }
+                }
+                Err(error) => return Err(blame(self.source, error)),
             }
         };
-        // The bytes that the store has checked are those that were summed, at a moment when the
-        // file was still as it had been opened; without a sum nobody knows what was sent.
-        if digest.is_none() {
-            self.source.check_still_there().map_err(|error| {
-                error.advise("the store has what was sent of it; upload it again")
-            })?;
-        }
         self.tell_end(part, started);
         let computed = Computed {
             full_object: digest.map(Checksum::full_object),
@@ -201,8 +228,8 @@ impl Upload<'_> {
         match moved.await {
             Ok(done) => Ok(done),
             Err(error) => Err(match self.abort(&upload_id).await {
-                Ok(()) => self.in_words(error),
-                Err(left) => self.in_words(error).advise(format!(
+                Ok(()) => error,
+                Err(left) => error.advise(format!(
                     "the unfinished upload {upload_id} could not be aborted ({}): abort it, or it \
                      is billed",
                     left.detail()
@@ -213,7 +240,7 @@ impl Upload<'_> {
 
     /// Creates the multipart upload, with less of a checksum if the store refuses the better one.
     async fn begin(&mut self) -> Result<(String, String)> {
-        let token: String = (0..32).map(|_| fastrand::digit(16)).collect();
+        let token = new_token();
         loop {
             let checksum = self.algorithm.and_then(|algorithm| {
                 Some((algorithm, self.profile.multipart_checksum_type(algorithm)?))
@@ -226,6 +253,11 @@ impl Upload<'_> {
                     Some((algorithm, ChecksumType::FullObject))
                         if algorithm.supports_composite() =>
                     {
+                        self.warn(format!(
+                            "the store refused a checksum of the whole object ({}); the parts' \
+                             were sent instead",
+                            error.detail()
+                        ));
                         let mut profile = (*self.profile).clone();
                         profile.checksums = ChecksumSupport::Composite;
                         self.profile = Arc::new(profile);
@@ -297,18 +329,22 @@ impl Upload<'_> {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
-        // The reply to an earlier attempt may have been lost after the store had done the work. That
-        // an object is there proves nothing; that it carries this upload's token does.
-        if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
-            && !error.kind().is_retryable()
-        {
+        let may_be_done = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
+            || error.kind().is_retryable();
+        if !may_be_done || lost_a_race(&error) {
             return Err(error);
         }
-        let key = match &self.options.encryption {
-            Encryption::Customer(key) => Some(key),
-            _ => None,
-        };
-        match self.engine.calls().head(self.url, None, key).await {
+        self.settle(token, error).await
+    }
+
+    /// Finds out whether the store did the work whose answer was lost. That an object is there
+    /// proves nothing; that it carries this upload's token does. Else it was `error`.
+    async fn settle(&self, token: &str, error: Error) -> Result<Receipt> {
+        // Not stopped by a cancel: what is to be found out has happened already.
+        let scope = RetryScope::default();
+        let key = self.options.encryption.customer_key();
+        let look = |_| self.engine.calls().head(self.url, None, key);
+        match self.engine.retry().run(&scope, None, look).await {
             Ok(info) if info.metadata.get(TOKEN_NAME).is_some_and(|found| found == token) => {
                 Ok(Receipt {
                     etag: info.etag,
@@ -317,7 +353,12 @@ impl Upload<'_> {
                     encryption: info.encryption,
                 })
             }
-            _ => Err(error),
+            Ok(_) => Err(error),
+            Err(missing) if missing.kind() == ErrorKind::NotFound => Err(error),
+            Err(unknown) => Err(error.advise(format!(
+                "it is not known whether the object was stored ({}): look at it before trying again",
+                unknown.detail()
+            ))),
         }
     }
 
@@ -326,7 +367,11 @@ impl Upload<'_> {
         // Not stopped by the cancel that led here.
         let scope = RetryScope::default();
         let calls = self.engine.calls();
-        for _ in 0..ABORT_ROUNDS {
+        for round in 0..ABORT_ROUNDS {
+            if round > 0 {
+                // A late part, or a slow index, needs a moment.
+                tokio::time::sleep(ABORT_PAUSE * round).await;
+            }
             let attempt = |_| calls.abort_multipart(self.url, upload_id);
             self.engine.retry().run(&scope, None, attempt).await?;
             match calls.upload_exists(self.url, upload_id).await {
@@ -391,6 +436,16 @@ impl Upload<'_> {
     fn tell_end(&self, part: Part, started: Instant) {
         tell_end(self.options, part, started);
     }
+}
+
+/// What tells this upload's object from anybody else's: 128 random bits.
+fn new_token() -> String {
+    (0..32).map(|_| fastrand::digit(16)).collect()
+}
+
+/// S3's 409 for a write that met another one of the same key.
+fn lost_a_race(error: &Error) -> bool {
+    error.code() == Some("ConditionalRequestConflict")
 }
 
 fn tell_start(options: &UploadOptions, part: Part) {

@@ -6,7 +6,7 @@ use crate::integrity::{
     Algorithm, Checksum, ChecksumType, Md5ETag, Mismatch, Verified, combine_all, compare,
     compare_md5,
 };
-use crate::options::{Encryption, Verify};
+use crate::options::Verify;
 use crate::plan::Plan;
 use crate::progress::Event;
 use crate::transport::{PartReceipt, Receipt};
@@ -30,6 +30,23 @@ impl Computed {
             full_object: combine_all(digests.iter().copied().zip(lens)).map(Checksum::full_object),
             composite: Checksum::composite(&digests),
             md5: Md5ETag::of_parts(&digests),
+        }
+    }
+
+    /// What was computed here that can be held against `theirs`. Not every store says whether a
+    /// value is over the bytes or over the parts; whichever form agrees is the one that was meant.
+    fn like(&self, theirs: &Checksum) -> Option<Checksum> {
+        let same = |ours: &Checksum| ours.algorithm == theirs.algorithm;
+        let (full_object, composite) = (self.full_object.filter(same), self.composite.filter(same));
+        match theirs.kind {
+            ChecksumType::Composite => composite,
+            ChecksumType::FullObject => {
+                let meant = composite.filter(|ours| ours.digest == theirs.digest);
+                match full_object {
+                    Some(ours) if ours.digest == theirs.digest => Some(ours),
+                    ours => meant.or(ours),
+                }
+            }
         }
     }
 }
@@ -70,7 +87,7 @@ impl Upload<'_> {
     }
 
     async fn compare(
-        &self,
+        &mut self,
         receipt: &Receipt,
         computed: &Computed,
         fallback: Option<Checksum>,
@@ -83,11 +100,8 @@ impl Upload<'_> {
         };
         let matching = |checksums: &[Checksum]| {
             checksums.iter().find_map(|theirs| {
-                let ours = match theirs.kind {
-                    ChecksumType::FullObject => computed.full_object,
-                    ChecksumType::Composite => computed.composite,
-                };
-                ours.filter(|ours| ours.algorithm == theirs.algorithm).map(|ours| (*theirs, ours))
+                let ours = computed.like(theirs)?;
+                Some((Checksum { kind: ours.kind, parts: theirs.parts, ..*theirs }, ours))
             })
         };
         if let Some((theirs, ours)) = matching(&receipt.checksums) {
@@ -96,7 +110,8 @@ impl Upload<'_> {
         if let Some(ours) = &computed.md5
             && let Some(theirs) = receipt.etag.as_deref().and_then(Md5ETag::parse)
         {
-            let encrypted = receipt.encryption.as_deref().is_some_and(|how| how != "AES256");
+            let encrypted = receipt.encryption.as_deref().is_some_and(|how| how != "AES256")
+                || self.options.encryption.customer_key().is_some();
             let is_md5 = self.profile.etag_is_md5 && !encrypted;
             let verified = compare_md5(&theirs, ours, is_md5).map_err(mismatched)?;
             return Ok((verified, Some((*ours).into())));
@@ -105,12 +120,9 @@ impl Upload<'_> {
             return Ok((Verified::Unverified, fallback));
         }
         // Many stores keep the checksum and leave it out of this reply.
-        let key = match &self.options.encryption {
-            Encryption::Customer(key) => Some(key),
-            _ => None,
-        };
-        let looked = self.engine.calls().head(self.url, receipt.version_id.as_deref(), key).await;
-        match looked {
+        let key = self.options.encryption.customer_key();
+        let look = |_| self.engine.calls().head(self.url, receipt.version_id.as_deref(), key);
+        match self.engine.retry().run(self.scope, None, look).await {
             // Somebody else's object by now says nothing of ours.
             Ok(info) if info.etag == receipt.etag => match matching(&info.checksums) {
                 Some((theirs, ours)) => {
@@ -118,7 +130,11 @@ impl Upload<'_> {
                 }
                 None => Ok((Verified::Unverified, fallback)),
             },
-            _ => Ok((Verified::Unverified, fallback)),
+            Ok(_) => Ok((Verified::Unverified, fallback)),
+            Err(error) => {
+                self.warn(format!("the stored object could not be looked at: {}", error.detail()));
+                Ok((Verified::Unverified, fallback))
+            }
         }
     }
 }
