@@ -28,7 +28,7 @@ struct Stages {
 }
 
 impl Engine {
-    /// Starts the lanes and connects them to the store; no request is made yet.
+    /// Starts the lanes and connects them to the store; nothing is asked of it yet.
     pub(crate) async fn start(options: SessionOptions) -> Result<Self> {
         let count = options
             .lanes

@@ -231,7 +231,7 @@ impl fmt::Display for Error {
         }
         write!(f, ": {}", one_line(&inner.detail))?;
         if let Some(advice) = &inner.advice {
-            write!(f, "; {advice}")?;
+            write!(f, "; {}", one_line(advice))?;
         }
         Ok(())
     }
@@ -278,6 +278,8 @@ mod tests {
         let error =
             Error::new(ErrorKind::NotFound, "download", "s3://b/a\nb\x1b[2J", "no such key");
         assert_eq!(error.to_string(), "download s3://b/a\\nb\\u{1b}[2J: no such key");
+        let advised = Error::new(ErrorKind::Rejected, "x", "", "y").advise("z\x07");
+        assert_eq!(advised.to_string(), "x: y; z\\u{7}");
     }
 
     #[test]

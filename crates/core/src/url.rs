@@ -79,12 +79,9 @@ impl FromStr for S3Url {
         let Some(rest) = text[3..].strip_prefix("//") else {
             return Err(refuse("two slashes must follow s3:"));
         };
-        // An access point's ARN holds one slash of its own: arn:aws:s3:region:account:accesspoint/name.
         let (bucket, key) = if rest.starts_with("arn:") {
-            let end_of_name = rest
-                .find('/')
-                .and_then(|first| rest[first + 1..].find('/').map(|next| first + 1 + next));
-            match end_of_name {
+            let mut slashes = rest.match_indices('/').map(|(at, _)| at);
+            match slashes.nth(slashes_in_arn(rest)) {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
                 None => (rest, ""),
             }
@@ -113,6 +110,16 @@ impl FromStr for S3Url {
     }
 }
 
+/// How many slashes the ARN at the start of `text` holds itself. An access point has one,
+/// `arn:aws:s3:region:account:accesspoint/name`; on an outpost it has three,
+/// `arn:aws:s3-outposts:region:account:outpost/id/accesspoint/name`.
+fn slashes_in_arn(text: &str) -> usize {
+    let mut fields = text.splitn(6, ':').skip(2);
+    let (service, resource) = (fields.next(), fields.nth(2));
+    let on_outpost = resource.is_some_and(|resource| resource.starts_with("outpost/"));
+    if service == Some("s3-outposts") && on_outpost { 3 } else { 1 }
+}
+
 impl fmt::Display for S3Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}/{}", self.bucket, self.key)
@@ -135,11 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn an_access_point_keeps_its_own_slash() {
+    fn an_access_point_keeps_its_own_slashes() {
         let arn = "arn:aws:s3:eu-west-1:123456789012:accesspoint/ap";
         let url: S3Url = format!("s3://{arn}/a/b").parse().expect("an access point");
         assert_eq!((url.bucket(), url.key()), (arn, "a/b"));
         let url: S3Url = format!("s3://{arn}").parse().expect("an access point alone");
+        assert_eq!((url.bucket(), url.key()), (arn, ""));
+        let arn = "arn:aws:s3-outposts:us-west-2:123456789012:outpost/op-1/accesspoint/ap";
+        let url: S3Url = format!("s3://{arn}/a/b").parse().expect("one on an outpost");
+        assert_eq!((url.bucket(), url.key()), (arn, "a/b"));
+        let url: S3Url = format!("s3://{arn}").parse().expect("one on an outpost alone");
         assert_eq!((url.bucket(), url.key()), (arn, ""));
     }
 

@@ -95,7 +95,7 @@ pub struct StoreProfile {
     /// Has `UploadPartCopy`; where not, larger objects can't be copied inside the store.
     pub multipart_copy: bool,
     /// Whether the bucket goes into the path (`true`) or the host name (`false`) of a URL; `None`
-    /// leaves it to the endpoint: path style for addresses and ports, host style elsewhere.
+    /// leaves it to the endpoint: host style on AWS, path style on every endpoint of one's own.
     pub path_style: Option<bool>,
 }
 

@@ -9,8 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
@@ -22,9 +27,13 @@ const SLICE_BYTES: usize = 256 * 1024;
 
 /// How much longer a store may think about a part that it has in full than it may leave a
 /// connection idle: it may have to write and replicate the part first.
-const ANSWER_FACTOR: u32 = 6;
+pub(super) const ANSWER_FACTOR: u32 = 6;
 
 /// What one attempt's body has moved so far, and when it last did.
+///
+/// A slice has moved when the connection takes it, which it does while its own buffer has room: the
+/// last slices count as moved before they are on the wire, and a limit of so many seconds means that
+/// [`SLICE_BYTES`] have to leave in that time.
 #[derive(Debug)]
 pub(crate) struct Watch {
     events: Emitter,
@@ -35,13 +44,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(events: Emitter) -> Arc<Self> {
+    /// For a body of `len_bytes`; an empty one has been sent already.
+    pub(crate) fn new(events: Emitter, len_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             events,
             started: Instant::now(),
             moved_bytes: AtomicU64::new(0),
             last_moved_ms: AtomicU64::new(0),
-            sent: AtomicBool::new(false),
+            sent: AtomicBool::new(len_bytes == 0),
         })
     }
 
@@ -50,13 +60,15 @@ impl Watch {
         self.moved_bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns once nothing has moved for `limit`.
+    /// Returns once nothing has moved for `limit`; never for one that no clock reaches.
     pub(crate) async fn stalled(&self, limit: Duration) {
         loop {
             let last = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed));
             let sent = self.sent.load(Ordering::Relaxed);
             let allowed = if sent { limit.saturating_mul(ANSWER_FACTOR) } else { limit };
-            let deadline = self.started + last + allowed;
+            let Some(deadline) = (self.started + last).checked_add(allowed) else {
+                return std::future::pending().await;
+            };
             if Instant::now() >= deadline {
                 return;
             }
@@ -65,10 +77,15 @@ impl Watch {
         }
     }
 
-    fn moved(&self, bytes: usize, is_last: bool) {
-        self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Restarts the clock: what came before the first byte was this machine's own work.
+    fn touch(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_moved_ms.store(now, Ordering::Relaxed);
+    }
+
+    fn moved(&self, bytes: usize, is_last: bool) {
+        self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch();
         if is_last {
             self.sent.store(true, Ordering::Relaxed);
         }
@@ -83,6 +100,37 @@ pub(crate) fn watched(bytes: Bytes, watch: &Arc<Watch>) -> ByteStream {
     ByteStream::new(SdkBody::retryable(move || {
         SdkBody::from_body_1_x(Sliced { rest: bytes.clone(), watch: Arc::clone(&watch) })
     }))
+}
+
+/// Puts the watched body in the place of the one that was signed. A signature over the bytes needs
+/// them in memory as one piece, and a body like that would leave in one frame that nothing sees move.
+#[derive(Debug)]
+pub(crate) struct WatchOnceSigned {
+    bytes: Bytes,
+    watch: Arc<Watch>,
+}
+
+impl WatchOnceSigned {
+    pub(crate) fn new(bytes: Bytes, watch: &Arc<Watch>) -> Self {
+        Self { bytes, watch: Arc::clone(watch) }
+    }
+}
+
+impl Intercept for WatchOnceSigned {
+    fn name(&self) -> &'static str {
+        "brigade watch"
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.watch.touch();
+        *context.request_mut().body_mut() = watched(self.bytes.clone(), &self.watch).into_inner();
+        Ok(())
+    }
 }
 
 struct Sliced {
@@ -123,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn every_byte_leaves_once_and_is_counted() {
         let content: Bytes = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
-        let watch = Watch::new(Emitter::default());
+        let watch = Watch::new(Emitter::default(), content.len());
         let body = watched(content.clone(), &watch);
         assert_eq!(body.size_hint(), (1_000_000, Some(1_000_000)));
         let sent = body.collect().await.expect("collected").into_bytes();
@@ -134,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn a_stall_is_noticed_and_an_answer_may_take_longer() {
         let limit = Duration::from_millis(20);
-        let watch = Watch::new(Emitter::default());
+        let watch = Watch::new(Emitter::default(), 10);
         let begun = Instant::now();
         watch.stalled(limit).await;
         assert!(begun.elapsed() >= limit);
@@ -142,5 +190,16 @@ mod tests {
         let sent = Instant::now();
         watch.stalled(limit).await;
         assert!(sent.elapsed() >= limit * ANSWER_FACTOR);
+    }
+
+    #[tokio::test]
+    async fn an_empty_body_waits_for_its_answer_and_no_limit_is_too_long() {
+        let limit = Duration::from_millis(10);
+        let watch = Watch::new(Emitter::default(), 0);
+        let begun = Instant::now();
+        watch.stalled(limit).await;
+        assert!(begun.elapsed() >= limit * ANSWER_FACTOR);
+        let endless = watch.stalled(Duration::MAX);
+        assert!(tokio::time::timeout(limit, endless).await.is_err());
     }
 }

@@ -22,13 +22,17 @@ where
         SdkError::ServiceError(service) => {
             let answer = Answer::new(service.raw(), service.err());
             let error = answer.explain(operation, target);
-            error.caused_by(failure)
+            without_answer(error, failure)
+        }
+        SdkError::ResponseError(_) if is_too_long(&failure) => {
+            let detail = "the store's answer is too long to be one to this request";
+            without_answer(make(ErrorKind::Unsupported, detail.into()), failure)
         }
         // The answer came but could not be read: cut short, or not XML.
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
             let detail = format!("the store's answer (status {status}) could not be read");
-            make(ErrorKind::ServerFailure, detail).caused_by(failure)
+            without_answer(make(ErrorKind::ServerFailure, detail), failure)
         }
         SdkError::TimeoutError(_) => {
             make(ErrorKind::Unreachable, "timed out".into()).caused_by(failure)
@@ -37,6 +41,9 @@ where
             make(ErrorKind::Untrusted, connect::describe(&failure))
                 .advise("give the authority's certificate with --ca-bundle or AWS_CA_BUNDLE")
                 .caused_by(failure)
+        }
+        SdkError::DispatchFailure(_) if connect::is_proxy_credentials_problem(&failure) => {
+            make(ErrorKind::AccessDenied, connect::describe(&failure)).caused_by(failure)
         }
         SdkError::DispatchFailure(dispatch) => {
             let detail = connect::describe(&failure);
@@ -54,6 +61,23 @@ where
     }
 }
 
+/// Keeps the cause without the answer it came in: that may repeat the request's headers, session
+/// token included, and an error is printed.
+fn without_answer<E>(error: Error, failure: SdkError<E, HttpResponse>) -> Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match failure.into_source() {
+        Ok(source) => error.caused_by(source),
+        Err(_) => error,
+    }
+}
+
+fn is_too_long(failure: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(failure), |error| error.source())
+        .any(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
 const SET_CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, choose a profile \
                                with --profile, or use --no-sign-request for a public bucket";
 
@@ -67,6 +91,10 @@ fn credentials_problem(
     let mut next = Some(failure);
     while let Some(error) = next {
         if let Some(credentials) = error.downcast_ref::<CredentialsError>() {
+            if let CredentialsError::ProviderTimedOut(_) = credentials {
+                let detail = "the service that gives the credentials did not answer in time";
+                return Some(Error::new(ErrorKind::Unreachable, operation, target, detail));
+            }
             let (detail, advice) = match credentials {
                 CredentialsError::CredentialsNotLoaded(_) => {
                     ("no credentials found".to_owned(), SET_CREDENTIALS)
@@ -96,6 +124,9 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     // Some end in a full stop, and a message goes on after it.
     deepest.to_string().trim_end_matches('.').to_owned()
 }
+
+/// Signatures hold for 15 minutes to either side (AWS General Reference, "Signature Version 4").
+const MAX_SKEW_S: i64 = 15 * 60;
 
 /// The parts of a refusal that tell what it means.
 struct Answer<'a> {
@@ -154,11 +185,7 @@ impl<'a> Answer<'a> {
             "InvalidToken" => {
                 say(Kind::AccessDenied, "the session token is not valid", "check AWS_SESSION_TOKEN")
             }
-            "RequestTimeTooSkewed" => (
-                Kind::AccessDenied,
-                format!("this machine's clock differs from the store's{}", self.clock_skew()),
-                Some("set the clock".into()),
-            ),
+            "RequestTimeTooSkewed" => self.skewed(),
             "InvalidObjectState" => say(
                 Kind::Archived,
                 "the object is archived",
@@ -182,16 +209,21 @@ impl<'a> Answer<'a> {
             | "IllegalLocationConstraintException" => self.elsewhere(),
             "SlowDown"
             | "TooManyRequests"
-            | "Throttling"
-            | "ThrottlingException"
             | "RequestLimitExceeded"
             | "BandwidthLimitExceeded"
             | "SlowDownRead"
             | "SlowDownWrite" => say(Kind::Throttled, "the store asks for fewer requests", ""),
-            "RequestTimeout" => {
+            code if code.contains("Throttl") => {
+                say(Kind::Throttled, "the store asks for fewer requests", "")
+            }
+            "RequestTimeout" | "IncompleteBody" => {
                 say(Kind::Unreachable, "the store did not get the bytes in time", "")
             }
             "InternalError" => say(Kind::ServerFailure, "the store failed internally", ""),
+            // Also as the late end of an answer that began with success.
+            "ServiceUnavailable" => {
+                say(Kind::ServerFailure, "the store is not available at the moment", "")
+            }
             _ => self.by_status(),
         }
     }
@@ -205,13 +237,24 @@ impl<'a> Answer<'a> {
             400 if self.bucket_region().is_some() && self.code.is_none() => {
                 return self.elsewhere();
             }
+            // A HEAD's refusal has no words, but the store's clock.
+            403 if self.code.is_none() && self.is_skewed() => return self.skewed(),
             401 | 403 => Kind::AccessDenied,
+            407 => {
+                return (
+                    Kind::AccessDenied,
+                    "the proxy asks for credentials".into(),
+                    Some("give the right user and password in its URL".into()),
+                );
+            }
+            408 => Kind::Unreachable,
             404 => Kind::NotFound,
             409 | 412 => Kind::Conflict,
             429 => Kind::Throttled,
             501 => Kind::Unsupported,
             503 if self.code.is_none() => Kind::Throttled,
-            500..=599 => Kind::ServerFailure,
+            // In a success the SDK found no result, or an error without a name.
+            200..=299 | 500..=599 => Kind::ServerFailure,
             _ => Kind::Rejected,
         };
         let said = match (self.code, self.message) {
@@ -224,6 +267,10 @@ impl<'a> Answer<'a> {
                 Kind::NotFound => "no such bucket or key".into(),
                 Kind::Conflict => "the precondition does not hold".into(),
                 Kind::Throttled => "the store asks for fewer requests".into(),
+                Kind::Unreachable => "the store did not get the request in time".into(),
+                Kind::ServerFailure if self.status < 300 => {
+                    "the store's answer says neither yes nor no".into()
+                }
                 _ => format!("the store answered with status {}", self.status),
             },
         };
@@ -253,7 +300,7 @@ impl<'a> Answer<'a> {
     /// The right region, from the header AWS sends or from the error's own text.
     fn bucket_region(&self) -> Option<String> {
         if let Some(region) = self.response.headers().get("x-amz-bucket-region") {
-            return Some(region.to_owned());
+            return plausible_region(region).then(|| region.to_owned());
         }
         if let Some(body) = self.response.body().bytes() {
             let text = String::from_utf8_lossy(body);
@@ -263,23 +310,28 @@ impl<'a> Answer<'a> {
         None
     }
 
-    /// Both clocks, as far as the reply's `Date` header tells.
-    fn clock_skew(&self) -> String {
-        let Some(theirs) = self
-            .response
-            .headers()
-            .get("date")
-            .and_then(|date| DateTime::from_str(date, Format::HttpDate).ok())
-        else {
-            return String::new();
+    fn skewed(&self) -> (ErrorKind, String, Option<String>) {
+        let skew = match self.seconds_ahead() {
+            None | Some(0) => String::new(),
+            Some(ahead @ 1..) => format!(": it is {ahead} s ahead"),
+            Some(ahead) => format!(": it is {} s behind", -ahead),
         };
-        let ours = DateTime::from(std::time::SystemTime::now());
-        let ahead = ours.secs() - theirs.secs();
-        match ahead {
-            0 => String::new(),
-            1.. => format!(": it is {ahead} s ahead"),
-            _ => format!(": it is {} s behind", -ahead),
-        }
+        (
+            ErrorKind::AccessDenied,
+            format!("this machine's clock differs from the store's{skew}"),
+            Some("set the clock".into()),
+        )
+    }
+
+    fn is_skewed(&self) -> bool {
+        self.seconds_ahead().is_some_and(|ahead| ahead.abs() > MAX_SKEW_S)
+    }
+
+    /// How far this machine's clock is ahead, as far as the reply's `Date` header tells.
+    fn seconds_ahead(&self) -> Option<i64> {
+        let date = self.response.headers().get("date")?;
+        let theirs = DateTime::from_str(date, Format::HttpDate).ok()?;
+        Some(DateTime::from(std::time::SystemTime::now()).secs() - theirs.secs())
     }
 }
 

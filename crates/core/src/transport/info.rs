@@ -9,7 +9,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Md5ETag};
 
 /// No upload has more parts (Amazon S3 User Guide, "Multipart upload limits").
-const MAX_PARTS: u32 = 10_000;
+pub(super) const MAX_PARTS: u32 = 10_000;
 
 /// An object as a HEAD request shows it.
 ///
@@ -46,7 +46,9 @@ pub struct ObjectInfo {
 }
 
 impl ObjectInfo {
-    pub(in crate::transport) fn of_head(head: &HeadObjectOutput) -> Self {
+    /// `None` where the answer has no size: the object's length is what every range is cut from.
+    pub(in crate::transport) fn of_head(head: &HeadObjectOutput) -> Option<Self> {
+        let size_bytes = u64::try_from(head.content_length()?).ok()?;
         let declared = head.checksum_type().and_then(|kind| ChecksumType::named(kind.as_str()));
         let values = [
             (Algorithm::Crc32, head.checksum_crc32()),
@@ -59,8 +61,8 @@ impl ObjectInfo {
             Some(_) => Some("SSE-C".to_owned()),
             None => head.server_side_encryption().map(|sse| sse.as_str().to_owned()),
         };
-        Self {
-            size_bytes: unsigned(head.content_length()),
+        Some(Self {
+            size_bytes,
             etag: head.e_tag().map(str::to_owned),
             version_id: version_of(head.version_id()),
             last_modified: head.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
@@ -70,7 +72,7 @@ impl ObjectInfo {
             checksums: parse_all(&values, declared),
             checksum_type: declared,
             encryption,
-        }
+        })
     }
 
     /// How many parts it was uploaded in, as far as the `ETag` tells: S3 and most stores end it in
@@ -129,7 +131,8 @@ impl PartSizesPage {
     }
 }
 
-/// The model has signed sizes; a negative one would be a broken store's and reads as nothing.
+/// A part's size. The model has signed ones; a negative one would be a broken store's and reads as
+/// nothing.
 pub(in crate::transport) fn unsigned(size: Option<i64>) -> u64 {
     size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0)
 }

@@ -3,19 +3,24 @@
 //! One place builds the client, as the fast path needs it: the body is a slice of a mapping and
 //! goes out without a copy; the checksum is the engine's own, in a header; the payload is not
 //! hashed for the signature; the SDK's retries, stall protection and response checksums are off,
-//! because the engine has its own of each. One place ([`classify`]) says what a failure means.
+//! because the engine has its own of each. One place ([`answer`]) bounds what the SDK reads, one
+//! ([`classify`]) says what a failure means.
 //!
 //! A [`Store`] holds one set of [`Calls`] for every lane, each with connections of its own, so that
 //! a socket is only ever touched by one thread.
 
+mod answer;
 mod body;
 mod calls;
 mod classify;
 pub(crate) mod connect;
 mod info;
+mod shared_config;
 
 use std::sync::{Arc, OnceLock};
 
+use aws_config::meta::region::ProvideRegion as _;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{
     Config, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
@@ -40,7 +45,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 #[derive(Debug)]
 pub(crate) struct Store {
     calls: Vec<Calls>,
-    endpoint: Option<String>,
+    is_encrypted: bool,
     settled_profile: Option<Arc<StoreProfile>>,
     answered_profile: OnceLock<Arc<StoreProfile>>,
     http: Vec<Client>,
@@ -48,7 +53,8 @@ pub(crate) struct Store {
 
 impl Store {
     /// Resolves the configuration and builds a client for each of `lanes` lanes. Must run inside
-    /// a tokio runtime; no request is made, but the shared configuration is read.
+    /// a tokio runtime. The store is not asked yet, but the environment and the shared configuration
+    /// are read, and for AWS without a region the instance's identity service is asked for one.
     pub(crate) async fn connect(options: &SessionOptions, lanes: usize) -> Result<Self> {
         let connect = ConnectOptions {
             connect_timeout: options.connect_timeout,
@@ -58,29 +64,31 @@ impl Store {
             ..ConnectOptions::default()
         };
         let tls = SharedTls::new(&connect)?;
+        shared_config::check_profile(options).await?;
         // A client apart for credentials: what an identity service calls itself says nothing of the
         // store.
         let config = load_config(options, connect::http_client(&connect, &tls)?).await;
-        let endpoint = endpoint_url(&config);
-        let host = endpoint.as_deref().map(host_of).transpose()?;
-        let settled_profile = match (&options.store_profile, &host) {
+        let url = endpoint_url(&config);
+        let endpoint = url.as_deref().map(Endpoint::parse).transpose()?;
+        let settled_profile = match (&options.store_profile, &endpoint) {
             (Some(profile), _) => Some(profile.clone()),
             (None, None) => Some(StoreProfile::aws()),
-            (None, Some(host)) => StoreProfile::for_endpoint(host),
+            (None, Some(endpoint)) => StoreProfile::for_endpoint(&endpoint.host),
         };
         let by_profile = settled_profile.as_ref().and_then(|profile| profile.path_style);
-        let path_style = options.force_path_style.or(by_profile).unwrap_or(endpoint.is_some());
+        let by_endpoint = endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_of_aws());
+        let path_style = options.force_path_style.or(by_profile).unwrap_or(by_endpoint);
         let http = (0..lanes.max(1))
             .map(|_| connect::http_client(&connect, &tls))
             .collect::<Result<Vec<_>>>()?;
         let calls = http
             .iter()
-            .map(|http| client_config(&config, http.clone(), path_style, options))
+            .map(|http| client_config(&config, http.clone(), url.clone(), path_style, options))
             .map(|config| Calls::new(aws_sdk_s3::Client::from_conf(config), options.stall_timeout))
             .collect();
         Ok(Self {
             calls,
-            endpoint,
+            is_encrypted: endpoint.is_none_or(|endpoint| endpoint.is_https),
             settled_profile: settled_profile.map(Arc::new),
             answered_profile: OnceLock::new(),
             http,
@@ -123,7 +131,7 @@ impl Store {
 
     /// Whether requests go over TLS. AWS's own endpoints always do.
     pub(crate) fn is_encrypted(&self) -> bool {
-        self.endpoint.as_ref().is_none_or(|url| !url.starts_with("http://"))
+        self.is_encrypted
     }
 }
 
@@ -133,8 +141,8 @@ async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
         // The default, but given: left to itself, aws-config panics on an AWS_MAX_ATTEMPTS that is
         // no number. It only concerns requests for credentials.
         .retry_config(RetryConfig::standard());
-    if let Some(region) = &options.region {
-        loader = loader.region(Region::new(region.clone()));
+    if let Some(region) = region(options).await {
+        loader = loader.region(region);
     }
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
@@ -160,14 +168,38 @@ async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
     loader.load().await
 }
 
+/// The region, as far as it is known without asking for it. On a machine that is no instance of AWS
+/// the identity service answers only by a time-out of seconds, which a store of one's own must not
+/// cost.
+async fn region(options: &SessionOptions) -> Option<Region> {
+    // aws-config takes a variable that is set to nothing for a region of no name.
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let given = options.region.clone().filter(|region| !region.is_empty());
+    let given = given.or_else(|| set("AWS_REGION")).or_else(|| set("AWS_DEFAULT_REGION"));
+    if let Some(region) = given {
+        return Some(Region::new(region));
+    }
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &options.profile {
+        profile = profile.profile_name(name);
+    }
+    let own_endpoint = options.endpoint_url.is_some()
+        || set("AWS_ENDPOINT_URL_S3").is_some()
+        || set("AWS_ENDPOINT_URL").is_some();
+    let default = own_endpoint.then(|| Region::from_static(DEFAULT_REGION));
+    profile.build().region().await.or(default)
+}
+
 fn client_config(
     config: &SdkConfig,
     http: Client,
+    endpoint_url: Option<String>,
     path_style: bool,
     options: &SessionOptions,
 ) -> Config {
     let mut builder = aws_sdk_s3::config::Builder::from(config)
         .http_client(http)
+        .interceptor(answer::Answers)
         .force_path_style(path_style)
         // The SDK's retries draw on one small quota that all requests share.
         .retry_config(RetryConfig::disabled())
@@ -177,11 +209,9 @@ fn client_config(
         // The engine brings its own checksums, and sums what arrives.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    // An endpoint given in the options wins over the service's own variable.
-    if let Some(url) = &options.endpoint_url {
-        builder = builder.endpoint_url(url);
-    }
-    if config.region().is_none() {
+    // The SDK's own choice would take a variable that is set to nothing for an endpoint.
+    builder.set_endpoint_url(endpoint_url);
+    if config.region().is_none_or(|region| region.as_ref().is_empty()) {
         builder = builder.region(Region::from_static(DEFAULT_REGION));
     }
     if matches!(options.credentials, Credentials::Anonymous) {
@@ -191,7 +221,7 @@ fn client_config(
 }
 
 /// The endpoint in force: the one given, else S3's own variable or setting, else the general one.
-/// `None` means AWS.
+/// `None` means AWS. What is set to nothing is as unset.
 fn endpoint_url(config: &SdkConfig) -> Option<String> {
     let for_s3 = config.service_config().and_then(|settings| {
         let key = ServiceConfigKey::builder()
@@ -200,25 +230,45 @@ fn endpoint_url(config: &SdkConfig) -> Option<String> {
             .profile("endpoint_url")
             .build()
             .ok()?;
-        settings.load_config(key)
+        settings.load_config(key).filter(|url| !url.is_empty())
     });
+    let general = || config.endpoint_url().filter(|url| !url.is_empty()).map(str::to_owned);
     // An explicit one is marked as such by aws-config and must not lose against a variable.
     match config.get_origin("endpoint_url") {
-        origin if origin.is_client_config() => config.endpoint_url().map(str::to_owned),
-        _ => for_s3.or_else(|| config.endpoint_url().map(str::to_owned)),
+        origin if origin.is_client_config() => general(),
+        _ => for_s3.or_else(general),
     }
 }
 
-fn host_of(url: &str) -> Result<String> {
-    let refuse = |why: &str| {
-        Error::new(ErrorKind::InvalidInput, "read the endpoint", url, why)
-            .advise("write it as http://host:port or https://host")
-    };
-    let uri: http::Uri = url.parse().map_err(|_| refuse("it is not a URL"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(refuse("it must start with http:// or https://"));
+/// An endpoint of one's own, as far as this crate cares.
+struct Endpoint {
+    host: String,
+    is_https: bool,
+}
+
+impl Endpoint {
+    fn parse(url: &str) -> Result<Self> {
+        let refuse = |why: &str| {
+            Error::new(ErrorKind::InvalidInput, "read the endpoint", url, why)
+                .advise("write it as http://host:port or https://host")
+        };
+        let uri: http::Uri = url.parse().map_err(|_| refuse("it is not a URL"))?;
+        // Not by the text: a scheme may be written in any case.
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refuse("it must start with http:// or https://")),
+        };
+        let host = uri.host().ok_or_else(|| refuse("it names no host"))?.to_ascii_lowercase();
+        Ok(Self { host, is_https })
     }
-    uri.host().map(str::to_owned).ok_or_else(|| refuse("it names no host"))
+
+    /// Whether it is one of AWS's own names, private endpoints included: there the bucket belongs
+    /// into the host name.
+    fn is_of_aws(&self) -> bool {
+        let host = self.host.trim_end_matches('.');
+        [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|suffix| host.ends_with(suffix))
+    }
 }
 
 #[cfg(test)]
@@ -227,10 +277,21 @@ mod tests {
 
     #[test]
     fn endpoints_are_urls_with_a_host() {
-        assert_eq!(host_of("http://127.0.0.1:9000").expect("a host"), "127.0.0.1");
+        let read = |url| Endpoint::parse(url).map(|endpoint| (endpoint.host, endpoint.is_https));
+        assert_eq!(read("http://127.0.0.1:9000").expect("a host"), ("127.0.0.1".into(), false));
+        assert_eq!(read("HTTP://Store").expect("a host"), ("store".into(), false));
+        assert_eq!(read("Https://store").expect("a host"), ("store".into(), true));
         for bad in ["127.0.0.1:9000", "ftp://x", "http://", "not a url"] {
-            let said = host_of(bad).expect_err("refused").to_string();
+            let said = read(bad).expect_err("refused").to_string();
             assert!(said.contains("http://host:port"), "{said}");
         }
+    }
+
+    #[test]
+    fn private_endpoints_of_aws_are_told_from_others() {
+        let is_of_aws = |url| Endpoint::parse(url).expect("an endpoint").is_of_aws();
+        assert!(is_of_aws("https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com"));
+        assert!(is_of_aws("https://s3.cn-north-1.amazonaws.com.cn"));
+        assert!(!is_of_aws("https://amazonaws.com.example.org"));
     }
 }

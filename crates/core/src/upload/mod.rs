@@ -374,7 +374,7 @@ impl Upload<'_> {
             }
             let attempt = |_| calls.abort_multipart(self.url, upload_id);
             self.engine.retry().run(&scope, None, attempt).await?;
-            match calls.upload_exists(self.url, upload_id).await {
+            match calls.upload_exists(self.url, upload_id, self.options).await {
                 Ok(true) => {}
                 // Without the right to list, the acknowledged abort is all that can be had.
                 Ok(false) | Err(_) => return Ok(()),

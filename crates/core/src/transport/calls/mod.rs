@@ -7,6 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
+use super::body::ANSWER_FACTOR;
 use super::classify::classify;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -60,12 +61,18 @@ impl Calls {
 
     /// Asks whether the bucket is there. Also the cheapest way to learn what a store calls itself.
     pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<()> {
-        let sent = self.client.head_bucket().bucket(bucket).send();
-        sent.await.map(drop).map_err(|e| classify("look at", &format!("s3://{bucket}"), e))
+        const OPERATION: &str = "look at";
+        let target = format!("s3://{bucket}");
+        let request = self.client.head_bucket().bucket(bucket);
+        let answer =
+            async { request.send().await.map(drop).map_err(|e| classify(OPERATION, &target, e)) };
+        self.answered(OPERATION, &target, answer).await
     }
 
     /// Makes a bucket in the client's region; one that this account owns already is fine.
     pub(crate) async fn create_bucket(&self, bucket: &str) -> Result<()> {
+        const OPERATION: &str = "make";
+        let target = format!("s3://{bucket}");
         // The first region is the one that must not be named.
         let region = self.client.config().region().map(ToString::to_string);
         let place = region.filter(|region| region != "us-east-1").map(|region| {
@@ -73,27 +80,42 @@ impl Calls {
             CreateBucketConfiguration::builder().location_constraint(place).build()
         });
         let request = self.client.create_bucket().bucket(bucket);
-        match request.set_create_bucket_configuration(place).send().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => Ok(()),
-            Err(error) => Err(classify("make", &format!("s3://{bucket}"), error)),
-        }
+        let request = request.set_create_bucket_configuration(place);
+        let answer = async {
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => Ok(()),
+                Err(error) => Err(classify(OPERATION, &target, error)),
+            }
+        };
+        self.answered(OPERATION, &target, answer).await
     }
 
-    async fn answered_in_time<T>(
+    /// The answer to a request that carries no body, or that there was none in time.
+    fn answered<T>(
         &self,
         operation: &'static str,
         target: &str,
         answer: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        match tokio::time::timeout(self.stall_timeout, answer).await {
-            Ok(result) => result,
-            Err(_) => Err(self.stalled(operation, target)),
-        }
+    ) -> impl Future<Output = Result<T>> {
+        let limit = self.stall_timeout.saturating_mul(ANSWER_FACTOR);
+        answered_within(limit, operation, target, answer)
     }
+}
 
-    fn stalled(&self, operation: &'static str, target: &str) -> Error {
-        stalled(operation, target, self.stall_timeout)
+fn answered_within<T>(
+    limit: Duration,
+    operation: &'static str,
+    target: &str,
+    answer: impl Future<Output = Result<T>>,
+) -> impl Future<Output = Result<T>> {
+    // The SDK's futures are large, and each one around them would hold them anew.
+    let answer = tokio::time::timeout(limit, Box::pin(answer));
+    async move {
+        answer.await.unwrap_or_else(|_| {
+            let detail = format!("no answer for {} s", limit.as_secs());
+            Err(Error::new(ErrorKind::Unreachable, operation, target, detail))
+        })
     }
 }
 

@@ -2,21 +2,29 @@
 
 use std::time::Duration;
 
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::{ChecksumMode, ObjectAttributes};
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
-use super::{Calls, stalled};
+use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CustomerKey;
 use crate::transport::classify::classify;
 use crate::transport::connect;
-use crate::transport::info::{ObjectInfo, PartSizesPage, unsigned};
+use crate::transport::info::{MAX_PARTS, ObjectInfo, PartSizesPage, unsigned};
 use crate::url::S3Url;
+
+/// What a look at an object is called in messages.
+const LOOK: &str = "look at";
+
+/// What a weak `ETag` begins with.
+const WEAK: &str = "W/";
 
 /// Which object, exactly, a range is asked of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pin {
+    /// As the store wrote it.
     pub(crate) etag: Option<String>,
     pub(crate) version_id: Option<String>,
     pub(crate) customer_key: Option<CustomerKey>,
@@ -44,10 +52,18 @@ impl Calls {
             .key(url.key())
             .set_version_id(version_id.map(str::to_owned))
             .checksum_mode(ChecksumMode::Enabled);
-        let reply = with_customer_key!(request, key).send().await;
-        reply
-            .map(|head| ObjectInfo::of_head(&head))
-            .map_err(|e| classify("look at", &url.to_string(), e))
+        let request = with_customer_key!(request, key);
+        let target = url.to_string();
+        let answer = async {
+            let head = request.send().await.map_err(|e| classify(LOOK, &target, e))?;
+            // Taken for empty, an object of any size would be downloaded as an empty file.
+            ObjectInfo::of_head(&head).ok_or_else(|| {
+                let detail = "the store does not tell the object's size";
+                Error::new(ErrorKind::Rejected, LOOK, &target, detail)
+                    .advise("a proxy that changes answers may have left it out")
+            })
+        };
+        self.answered(LOOK, &target, answer).await
     }
 
     /// Size of the object's first part, for an object that was uploaded in parts. `None` where the
@@ -62,14 +78,18 @@ impl Calls {
             .key(url.key())
             .set_version_id(pin.version_id.clone())
             .part_number(1);
-        let reply = with_customer_key!(request, pin.customer_key.as_ref()).send().await;
-        let head = reply.map_err(|e| classify("look at", &url.to_string(), e))?;
+        let request = with_customer_key!(request, pin.customer_key.as_ref());
+        let target = url.to_string();
+        let answer = async { request.send().await.map_err(|e| classify(LOOK, &target, e)) };
+        let head = self.answered(LOOK, &target, answer).await?;
         // Without a count the length is that of the whole object, whatever was asked.
         Ok(head.parts_count().map(|_| unsigned(head.content_length())))
     }
 
-    /// Sizes of all the object's parts, in order; empty where the store keeps none.
+    /// Sizes of all the object's parts, in order; empty where the store keeps none, or lists more
+    /// than there can be.
     pub(crate) async fn part_sizes(&self, url: &S3Url, pin: &Pin) -> Result<Vec<u64>> {
+        let target = url.to_string();
         let mut sizes = Vec::new();
         let mut marker = None;
         loop {
@@ -81,11 +101,24 @@ impl Calls {
                 .set_version_id(pin.version_id.clone())
                 .set_part_number_marker(marker.clone())
                 .object_attributes(ObjectAttributes::ObjectParts);
-            let reply = with_customer_key!(request, pin.customer_key.as_ref()).send().await;
-            let reply = reply.map_err(|e| classify("look at", &url.to_string(), e))?;
+            let request = with_customer_key!(request, pin.customer_key.as_ref());
+            let answer = async {
+                request.send().await.map_err(|error| match &error {
+                    // The object itself, where the store does not know the request.
+                    SdkError::ServiceError(service) if service.raw().status().is_success() => {
+                        let detail = "the store does not list the parts";
+                        Error::new(ErrorKind::Unsupported, LOOK, &target, detail)
+                    }
+                    _ => classify(LOOK, &target, error),
+                })
+            };
+            let reply = self.answered(LOOK, &target, answer).await?;
             let page = PartSizesPage::of(&reply);
             let grew = !page.sizes.is_empty();
             sizes.extend(page.sizes);
+            if sizes.len() > MAX_PARTS as usize {
+                return Ok(Vec::new());
+            }
             // A store that repeats its marker must not hold the transfer forever.
             if page.next.is_none() || page.next == marker || !grew {
                 return Ok(sizes);
@@ -114,9 +147,10 @@ impl Calls {
             .key(url.key())
             .range(format!("bytes={offset_bytes}-{end}"))
             .set_version_id(pin.version_id.clone())
-            .set_if_match(pin.etag.clone());
+            // A weak one never matches (RFC 9110, section 13.1.1); the answer's is compared instead.
+            .set_if_match(pin.etag.clone().filter(|etag| !etag.starts_with(WEAK)));
         let request = with_customer_key!(request, pin.customer_key.as_ref());
-        let answered = self.answered_in_time(OPERATION, &target, async {
+        let answered = answered_within(self.stall_timeout, OPERATION, &target, async {
             request.send().await.map_err(|error| match classify(OPERATION, &target, error) {
                 error if error.code() == Some("PreconditionFailed") => changed(&target),
                 error if error.kind() == ErrorKind::Conflict => changed(&target),
@@ -138,7 +172,7 @@ impl Calls {
             }
         }
         if let (Some(pinned), Some(answered)) = (&pin.etag, reply.e_tag())
-            && pinned.trim_matches('"') != answered.trim_matches('"')
+            && opaque(pinned) != opaque(answered)
         {
             return Err(changed(&target));
         }
@@ -163,6 +197,11 @@ impl Range {
     }
 }
 
+/// An `ETag` as such. Some stores quote it only sometimes, and a proxy that compresses weakens it.
+fn opaque(etag: &str) -> &str {
+    etag.strip_prefix(WEAK).unwrap_or(etag).trim_matches('"')
+}
+
 fn changed(target: &str) -> Error {
     Error::new(
         ErrorKind::Changed,
@@ -170,5 +209,6 @@ fn changed(target: &str) -> Error {
         target,
         "the object was overwritten during the download",
     )
-    .advise("nothing was stored; start it again")
+    // Of a file nothing is kept; of a stream, what went out is of the old one.
+    .advise("start it again")
 }

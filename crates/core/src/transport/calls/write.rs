@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::{
@@ -12,12 +14,12 @@ use aws_sdk_s3::types::{
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
-use super::Calls;
+use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest};
 use crate::options::{CustomerKey, Encryption, UploadOptions};
 use crate::progress::{Emitter, Event};
-use crate::transport::body::{Watch, watched};
+use crate::transport::body::{Watch, WatchOnceSigned, watched};
 use crate::transport::classify::classify;
 use crate::transport::info::{parse_all, version_of};
 use crate::url::S3Url;
@@ -25,6 +27,12 @@ use crate::url::S3Url;
 /// The metadata entry that tells an upload of ours from anybody else's: when the answer to the
 /// completion is lost, the object's own token says whose object is there.
 pub(crate) const TOKEN_NAME: &str = "brigade-token";
+
+/// What the sending of bytes is called in messages.
+const UPLOAD: &str = "upload to";
+
+/// How long a store may take to put the parts together: AWS speaks of several minutes.
+const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The bytes of an upload request, and what goes with them.
 #[derive(Debug, Clone)]
@@ -79,20 +87,30 @@ impl Calls {
         let request = with_attributes_on_put(request, options)
             .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
             .content_length(payload.bytes.len().try_into().unwrap_or(i64::MAX));
-        let request = match payload.digest {
+        let digest = payload.digest;
+        let request = match digest {
             Some(digest) => with_digest!(request, digest),
             None => request,
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, &options.events, |body, sign| {
+            .send_body(&target, payload, &options.events, |body, signed| {
                 let request = request.body(body).customize();
-                let request = if sign { request } else { request.disable_payload_signing() };
-                async { request.send().await.map_err(|e| classify("upload to", &target, e)) }
+                let request = match signed {
+                    Some(watch) => request.interceptor(watch),
+                    None => request.disable_payload_signing(),
+                };
+                async { request.send().await.map_err(|e| refused(UPLOAD, &target, digest, e)) }
             })
             .await?;
+        // A store's every answer has one; what has none may be a login page with status 200.
+        let Some(etag) = some_etag(reply.e_tag()) else {
+            let detail = "the answer has no ETag, so nothing tells that the object was stored";
+            return Err(Error::new(ErrorKind::Rejected, UPLOAD, target, detail)
+                .advise("check that the endpoint is an S3 store's"));
+        };
         Ok(Receipt {
-            etag: reply.e_tag().map(str::to_owned),
+            etag: Some(etag.to_owned()),
             version_id: version_of(reply.version_id()),
             checksums: checksums_of!(&reply),
             encryption: encryption_of(
@@ -121,7 +139,13 @@ impl Calls {
                 .checksum_type(kind.name().into());
         }
         let target = url.to_string();
-        let reply = request.send().await.map_err(|e| classify(OPERATION, &target, e))?;
+        let answer = async {
+            request.send().await.map_err(|error| match checksum {
+                Some((algorithm, _)) => refused_checksum(OPERATION, &target, algorithm, error),
+                None => classify(OPERATION, &target, error),
+            })
+        };
+        let reply = self.answered(OPERATION, &target, answer).await?;
         reply.upload_id().filter(|id| !id.is_empty()).map(str::to_owned).ok_or_else(|| {
             Error::new(ErrorKind::ServerFailure, OPERATION, target, "the store gave no upload id")
         })
@@ -152,17 +176,20 @@ impl Calls {
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, &options.events, |body, sign| {
+            .send_body(&target, payload, &options.events, |body, signed| {
                 let request = request.body(body).customize();
-                let request = if sign { request } else { request.disable_payload_signing() };
-                async { request.send().await.map_err(|e| classify("upload to", &target, e)) }
+                let request = match signed {
+                    Some(watch) => request.interceptor(watch),
+                    None => request.disable_payload_signing(),
+                };
+                async { request.send().await.map_err(|e| refused(UPLOAD, &target, digest, e)) }
             })
             .await?;
-        match reply.e_tag() {
+        match some_etag(reply.e_tag()) {
             Some(etag) => Ok(PartReceipt { number, etag: etag.to_owned(), digest }),
             None => Err(Error::new(
                 ErrorKind::Rejected,
-                "upload to",
+                UPLOAD,
                 target,
                 format!("the store acknowledged part {number} without an ETag"),
             )
@@ -208,9 +235,10 @@ impl Calls {
             _ => request,
         };
         let target = url.to_string();
-        // No stall time-out: a store may take minutes to put the parts together.
-        let reply = request.send().await.map_err(|e| classify(OPERATION, &target, e))?;
-        if reply.e_tag().is_none_or(str::is_empty) {
+        let answer = async { request.send().await.map_err(|e| classify(OPERATION, &target, e)) };
+        let limit = COMPLETE_TIMEOUT.max(self.stall_timeout);
+        let reply = answered_within(limit, OPERATION, &target, answer).await?;
+        if some_etag(reply.e_tag()).is_none() {
             return Err(Error::new(
                 ErrorKind::ServerFailure,
                 OPERATION,
@@ -228,21 +256,32 @@ impl Calls {
 
     /// Gives up a multipart upload; one that is gone already is fine.
     pub(crate) async fn abort_multipart(&self, url: &S3Url, upload_id: &str) -> Result<()> {
+        const OPERATION: &str = "abort the upload to";
         let request = self
             .client
             .abort_multipart_upload()
             .bucket(url.bucket())
             .key(url.key())
             .upload_id(upload_id);
-        match request.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.code() == Some("NoSuchUpload") => Ok(()),
-            Err(error) => Err(classify("abort the upload to", &url.to_string(), error)),
-        }
+        let target = url.to_string();
+        let answer = async {
+            match request.send().await {
+                Ok(_) => Ok(()),
+                Err(error) if error.code() == Some("NoSuchUpload") => Ok(()),
+                Err(error) => Err(classify(OPERATION, &target, error)),
+            }
+        };
+        self.answered(OPERATION, &target, answer).await
     }
 
     /// Whether the upload still exists, parts or none.
-    pub(crate) async fn upload_exists(&self, url: &S3Url, upload_id: &str) -> Result<bool> {
+    pub(crate) async fn upload_exists(
+        &self,
+        url: &S3Url,
+        upload_id: &str,
+        options: &UploadOptions,
+    ) -> Result<bool> {
+        const OPERATION: &str = "list the parts of";
         let request = self
             .client
             .list_parts()
@@ -250,36 +289,45 @@ impl Calls {
             .key(url.key())
             .upload_id(upload_id)
             .max_parts(1);
-        match request.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("NoSuchUpload") => Ok(false),
-            Err(error) => Err(classify("list the parts of", &url.to_string(), error)),
-        }
+        let request = with_customer_key!(request, customer_key(options));
+        let target = url.to_string();
+        let answer = async {
+            match request.send().await {
+                Ok(_) => Ok(true),
+                Err(error) if error.code() == Some("NoSuchUpload") => Ok(false),
+                Err(error) => Err(classify(OPERATION, &target, error)),
+            }
+        };
+        self.answered(OPERATION, &target, answer).await
     }
 
     /// Sends the payload with the request that `send` makes of a body, watched for stalls, and takes
-    /// back what was told as moved if the attempt fails.
+    /// back what was told as moved if the attempt fails. A payload that is signed comes with what
+    /// has to be put into the request for its body to be watched.
     async fn send_body<T, F>(
         &self,
         target: &str,
         payload: Payload,
         events: &Emitter,
-        send: impl FnOnce(ByteStream, bool) -> F,
+        send: impl FnOnce(ByteStream, Option<WatchOnceSigned>) -> F,
     ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        let watch = Watch::new(events.clone());
-        // A payload that is to be hashed for the signature must lie in memory as one piece.
-        let body = if payload.sign {
-            ByteStream::from(payload.bytes)
+        let watch = Watch::new(events.clone(), payload.bytes.len());
+        let sending = if payload.sign {
+            let watched = WatchOnceSigned::new(payload.bytes.clone(), &watch);
+            send(ByteStream::from(payload.bytes), Some(watched))
         } else {
-            watched(payload.bytes, &watch)
+            send(watched(payload.bytes, &watch), None)
         };
-        let sending = send(body, payload.sign);
+        // The sending first: an answer that is there counts, however late this task gets to run.
         let result = tokio::select! {
+            biased;
             result = sending => result,
-            () = watch.stalled(self.stall_timeout) => Err(self.stalled("upload to", target)),
+            () = watch.stalled(self.stall_timeout) => {
+                Err(stalled(UPLOAD, target, self.stall_timeout))
+            }
         };
         if result.is_err() {
             let bytes = watch.moved_bytes();
@@ -288,6 +336,55 @@ impl Calls {
             }
         }
         result
+    }
+}
+
+/// An `ETag` that says something: an empty one, quoted or not, is none.
+fn some_etag(told: Option<&str>) -> Option<&str> {
+    told.filter(|etag| !etag.trim_matches('"').is_empty())
+}
+
+/// What a refusal of bytes that came with `digest` means.
+fn refused<E>(
+    operation: &'static str,
+    target: &str,
+    digest: Option<Digest>,
+    failure: SdkError<E, HttpResponse>,
+) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match digest {
+        Some(digest) => refused_checksum(operation, target, digest.algorithm(), failure),
+        None => classify(operation, target, failure),
+    }
+}
+
+/// The same for a request that named `algorithm`: stores that don't know a checksum's header refuse
+/// the request as a whole, and rarely say why.
+fn refused_checksum<E>(
+    operation: &'static str,
+    target: &str,
+    algorithm: Algorithm,
+    failure: SdkError<E, HttpResponse>,
+) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let error = classify(operation, target, failure);
+    let is_vague = matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unsupported)
+        && matches!(
+            error.code(),
+            None | Some("InvalidArgument" | "InvalidRequest" | "NotImplemented" | "InvalidHeader")
+        );
+    // Content-MD5 is older than checksums and known everywhere.
+    if is_vague && algorithm != Algorithm::Md5 {
+        error.advise(format!(
+            "if the store knows no {algorithm} checksums, use --checksum-algorithm md5, or \
+             checksums = \"none\" in a store profile"
+        ))
+    } else {
+        error
     }
 }
 

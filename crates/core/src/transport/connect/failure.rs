@@ -122,6 +122,11 @@ pub(crate) fn is_certificate_problem(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(is_untrusted)
 }
 
+/// Whether a proxy wants a user and a password, or other ones. Asking again cannot help.
+pub(crate) fn is_proxy_credentials_problem(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(|link| matches!(link.downcast_ref(), Some(Failure::ProxyCredentials)))
+}
+
 fn is_untrusted(link: &(dyn StdError + 'static)) -> bool {
     use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
     matches!(link.downcast_ref(), Some(InvalidCertificate(_) | NoCertificatesPresented))

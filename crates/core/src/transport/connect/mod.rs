@@ -51,7 +51,7 @@ use crate::error::Result;
 pub use self::proxy::Proxies;
 pub(crate) use self::tls::SharedTls;
 
-pub(crate) use self::failure::{describe, is_certificate_problem};
+pub(crate) use self::failure::{describe, is_certificate_problem, is_proxy_credentials_problem};
 
 /// The most bytes one read from a connection may bring, and so the most one chunk of a body holds.
 ///
