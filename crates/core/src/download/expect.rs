@@ -100,6 +100,12 @@ impl Found {
         }
     }
 
+    /// Whether a mismatch may also mean that the parts are not all of the first one's size: the
+    /// store did not list them.
+    pub(super) fn assumes_equal_parts(&self) -> bool {
+        self.origin == Origin::FirstPart
+    }
+
     /// What to sum over the ranges of `plan`.
     pub(super) fn need(&self, plan: &Plan) -> Need {
         Need::over_ranges(self.sum.clone(), plan)
@@ -153,27 +159,31 @@ impl Found {
         }
     }
 
-    /// The same expectation over the parts as the store lists them, where that says more than the
-    /// first part's size did.
+    /// The same expectation over the parts as the store lists them, where the first part's size was
+    /// all that was known; and what to sum for it, where that differs. `None` where nothing more is
+    /// to be learnt.
     pub(super) async fn with_listed_parts(
         &self,
         engine: &Engine,
         url: &S3Url,
         pin: &Pin,
         scope: &RetryScope,
-    ) -> Option<(Self, Segmented)> {
+    ) -> Option<(Self, Option<Segmented>)> {
         if self.origin != Origin::FirstPart {
             return None;
         }
         let of = self.sum.as_ref()?;
         let sizes = engine.retry().run(scope, None, |_| engine.calls().part_sizes(url, pin));
         let sizes = sizes.await.ok()?;
-        let known = of.segments.iter().map(|(_, len)| len);
-        if sizes.iter().sum::<u64>() != self.size_bytes || known.eq(sizes.iter().copied()) {
+        if sizes.iter().sum::<u64>() != self.size_bytes {
             return None;
         }
+        let certain = Self { origin: Origin::Certain, ..self.clone() };
+        if of.segments.iter().map(|(_, len)| len).eq(sizes.iter().copied()) {
+            return Some((certain, None));
+        }
         let of = Segmented { algorithm: of.algorithm, segments: Segments::Listed(sizes) };
-        Some((Self { sum: Some(of.clone()), origin: Origin::Certain, ..self.clone() }, of))
+        Some((Self { sum: Some(of.clone()), ..certain }, Some(of)))
     }
 }
 

@@ -22,7 +22,7 @@ use self::sums::{InOrder, Need, Segmented, Sums};
 use crate::engine::{Engine, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
-use crate::integrity::{Checksum, Digest, Hasher, Verified};
+use crate::integrity::{Checksum, Digest, Hasher, Mismatch, Verified};
 use crate::limits::MIB;
 use crate::options::{DEFAULT_CONCURRENCY, DownloadOptions, Verify};
 use crate::plan::{self, Part, Plan};
@@ -95,10 +95,10 @@ pub(crate) async fn to_writer(
     download.tell_start(&plan, label);
     let sums = download.stream_into(writer, label, &plan).await?;
     options.events.emit(|| Event::Verifying);
-    let (verified, checksum) = download
-        .found
-        .compare(&sums)
-        .map_err(|mismatch| download.mismatched(mismatch, "what was written is not the object"))?;
+    let (verified, checksum) = download.found.compare(&sums).map_err(|mismatch| {
+        let advice = "what was written is not the object";
+        download.mismatched(mismatch, &download.found, advice)
+    })?;
     download.settle(verified, "what was written may not be the object")?;
     Ok(download.report(started, &plan, label.to_owned(), verified, checksum))
 }
@@ -236,15 +236,19 @@ impl<'a> Download<'a> {
             None => sums,
         };
         let mut outcome = self.found.compare(&sums);
+        let mut found = self.found.clone();
         if !matches!(&outcome, Ok((verified, _)) if verified.is_proof()) {
             // The parts may be of other sizes than the first one suggests: ask for all of them
             // before calling the bytes wrong, or unproven.
-            let asked = self.found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
-            if let Some((found, segments)) = asked.await {
-                outcome = found.compare(&self.read_again(partial, &segments).await?);
+            let asked = found.with_listed_parts(self.engine, self.url, &self.pin, &self.scope);
+            if let Some((certain, segments)) = asked.await {
+                found = certain;
+                if let Some(segments) = segments {
+                    outcome = found.compare(&self.read_again(partial, &segments).await?);
+                }
             }
         }
-        outcome.map_err(|mismatch| self.mismatched(mismatch, "nothing was stored"))
+        outcome.map_err(|mismatch| self.mismatched(mismatch, &found, "nothing was stored"))
     }
 
     async fn read_again(&self, partial: &Partial, of: &Segmented) -> Result<Sums> {
@@ -355,11 +359,18 @@ impl<'a> Download<'a> {
         })
     }
 
-    fn mismatched(&self, mismatch: crate::integrity::Mismatch, advice: &str) -> Error {
+    fn mismatched(&self, mismatch: Mismatch, found: &Found, advice: &str) -> Error {
         mismatch
             .into_error(OPERATION, self.url.to_string())
             .context("the bytes that arrived are not the bytes that were stored")
-            .advise(format!("{advice}; start it again"))
+            .advise(if found.assumes_equal_parts() {
+                format!(
+                    "{advice}; start it again, or, as the store does not list the object's parts \
+                     and they may be of unequal sizes, compare it in another way"
+                )
+            } else {
+                format!("{advice}; start it again")
+            })
     }
 
     fn report(
