@@ -3,9 +3,12 @@
 //! The only room with `unsafe` code, and the only one that knows paths from bytes.
 
 mod guard;
+mod journal;
 mod source;
 mod target;
 
 pub use guard::guard_mapped_files;
+pub(crate) use journal::{Journal, JournalError};
 pub(crate) use source::Source;
-pub(crate) use target::{Partial, resolve_target, write_at};
+use target::parent_of;
+pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, write_at};

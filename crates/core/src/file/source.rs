@@ -72,6 +72,16 @@ impl Source {
         Ok(Self(Arc::new(Inner { path: path.to_owned(), file, identity, guard, map })))
     }
 
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Modification time (seconds, nanoseconds) and inode number when it was opened.
+    pub(crate) fn state(&self) -> ((i64, i64), u64) {
+        (self.0.identity.modified_ns, self.0.identity.inode.1)
+    }
+
     /// Size when it was opened.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.0.identity.size_bytes
