@@ -43,6 +43,14 @@ impl Keys {
     pub(crate) fn new(credentials: &[Credentials]) -> Self {
         Self(credentials.iter().map(|c| (c.access_key.clone(), c.clone())).collect())
     }
+
+    /// Whether the owner of a key may do that.
+    pub(crate) fn allow(&self, access_key: Option<&str>, operation: &str) -> S3Result<()> {
+        match access_key.and_then(|access_key| self.0.get(access_key)) {
+            Some(key) if !key.read_only || reads(operation) => Ok(()),
+            _ => Err(S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied")),
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -61,11 +69,8 @@ impl S3Auth for Keys {
 #[async_trait::async_trait]
 impl S3Access for Keys {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let key = context.credentials().and_then(|signed| self.0.get(&signed.access_key));
-        match key {
-            Some(key) if !key.read_only || reads(context.s3_op().name()) => Ok(()),
-            _ => Err(S3Error::with_message(S3ErrorCode::AccessDenied, "Access Denied")),
-        }
+        let access_key = context.credentials().map(|signed| signed.access_key.as_str());
+        self.allow(access_key, context.s3_op().name())
     }
 }
 

@@ -40,6 +40,9 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The faults asked for make no sense.
+    #[error("the faults cannot be used: {0}")]
+    Faults(#[from] crate::faults::FaultsError),
     /// A thread or its runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),

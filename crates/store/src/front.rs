@@ -4,9 +4,8 @@
 //! credentials, signatures are dropped (the service would ask for a key to check them with) and chunked
 //! bodies decoded. Behind it, bytes are counted, responses get a request id, and what is left of a refused
 //! request's body is read off, so that a client in the middle of sending gets the answer instead of a reset
-//! connection. Anything that should get in between a client and the store belongs here.
+//! connection. Where there are [`faults`](crate::faults), they get in between here.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -24,6 +23,7 @@ use s3s::service::S3Service;
 use s3s::{Body, StdError};
 
 use crate::chunked::{Decoded, Trailers};
+use crate::faults::{Ended, Exchange, FaultHandle, Fuse, ReadOff, Rewrite, escape};
 use crate::locks::lock;
 use crate::operation;
 use crate::stats::Counters;
@@ -40,6 +40,9 @@ const SERVER: &str = concat!("brigade-store/", env!("CARGO_PKG_VERSION"));
 /// In front of the S3 service.
 pub(crate) struct Front {
     pub(crate) service: S3Service,
+    /// The same without signatures: for requests that were edited after theirs was checked.
+    pub(crate) open: S3Service,
+    pub(crate) faults: FaultHandle,
     pub(crate) counters: Arc<Counters>,
     /// The only region requests may be signed for, if there is one.
     pub(crate) region: Option<String>,
@@ -52,35 +55,33 @@ pub(crate) struct Front {
 pub(crate) type Reply = Response<Counted>;
 
 impl Front {
-    /// Answers one request.
+    /// Answers one request; an error ends the connection, whose fuse is blown then.
     pub(crate) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Reply, Infallible> {
-        let (mut parts, incoming) = request.into_parts();
-        self.counters.request(operation::name(&parts));
+        fuse: Arc<Fuse>,
+    ) -> Result<Reply, Ended> {
+        let (parts, incoming) = request.into_parts();
+        let operation = operation::name(&parts);
+        self.counters.request(operation);
         let waits = parts.headers.contains_key(header::EXPECT);
         let leftover = Leftover::default();
-        let mut body = Body::http_body(Watched {
+        let body = Body::http_body(Watched {
             inner: Some(incoming),
             read: false,
             leftover: leftover.clone(),
             counters: Arc::clone(&self.counters),
         });
 
-        let mut response = if let Some(refusal) = self.wrong_region(&parts) {
-            drop(body);
-            refusal
-        } else {
-            if self.anonymous {
-                body = without_signature(&mut parts, body);
-            }
-            match self.service.call(Request::from_parts(parts, body)).await {
-                Ok(response) => response,
-                Err(error) => internal_error(&error.into()),
+        let mut response = match self.faults.choose(operation, &parts) {
+            None => self.serve(parts, body).await,
+            Some((rule, release)) => {
+                let exchange = Exchange { rule, release, fuse };
+                exchange.answer(Arc::clone(&self), parts, body).await?
             }
         };
-        if response.status().is_client_error() || response.status().is_server_error() {
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if response.extensions().get::<ReadOff>().map_or(refused, |read_off| read_off.0) {
             leftover.drain(waits).await;
         }
         if response.status() == StatusCode::NOT_MODIFIED {
@@ -93,6 +94,23 @@ impl Front {
         }
         let counters = Arc::clone(&self.counters);
         Ok(response.map(|inner| Counted { inner, counters }))
+    }
+
+    /// Hands a request to the service.
+    pub(crate) async fn serve(&self, mut parts: Parts, mut body: Body) -> Response<Body> {
+        if let Some(refusal) = self.wrong_region(&parts) {
+            return refusal;
+        }
+        if self.anonymous {
+            body = without_signature(&mut parts, body);
+            if let Some(rewrite) = parts.extensions.remove::<Rewrite>() {
+                rewrite.apply(&mut parts.uri, &mut parts.headers);
+            }
+        }
+        match self.service.call(Request::from_parts(parts, body)).await {
+            Ok(response) => response,
+            Err(error) => internal_error(&error.into()),
+        }
     }
 
     /// AWS's answer to a request that is signed for another region.
@@ -125,61 +143,79 @@ impl Front {
 
 /// The region in the scope a request was signed for, and whether the query says so.
 fn signed_region(request: &Parts) -> Option<(String, bool)> {
-    let region = |scope: &str| scope.split('/').nth(2).map(str::to_owned);
+    let (scope, in_query) = scope(request)?;
+    let scope = if in_query { &scope.replace("%2F", "/").replace("%2f", "/") } else { scope };
+    Some((scope.split('/').nth(2)?.to_owned(), in_query))
+}
+
+/// The scope a request was signed for, which begins with the access key, and whether it is from the query,
+/// where its slashes are encoded.
+pub(crate) fn scope(request: &Parts) -> Option<(&str, bool)> {
     if let Some(value) = request.headers.get(header::AUTHORIZATION) {
         let (_, scope) = value.to_str().ok()?.split_once("Credential=")?;
-        return Some((region(scope.split(',').next()?)?, false));
+        return Some((scope.split(',').next()?, false));
     }
     let scope =
         request.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="))?;
-    Some((region(&scope.replace("%2F", "/").replace("%2f", "/"))?, true))
+    Some((scope, true))
 }
 
 /// Takes the signature off a request and the chunks off its body.
 fn without_signature(request: &mut Parts, body: Body) -> Body {
-    request.headers.remove(header::AUTHORIZATION);
-    let path = request.uri.path();
-    if let Some(query) = request.uri.query() {
-        const OF_SIGNATURES: [&str; 10] = [
-            "X-Amz-Algorithm",
-            "X-Amz-Credential",
-            "X-Amz-Date",
-            "X-Amz-Expires",
-            "X-Amz-SignedHeaders",
-            "X-Amz-Signature",
-            "X-Amz-Security-Token",
-            "AWSAccessKeyId",
-            "Signature",
-            "Expires",
-        ];
-        let kept: Vec<&str> = query
-            .split('&')
-            .filter(|pair| !OF_SIGNATURES.contains(&pair.split('=').next().unwrap_or_default()))
-            .collect();
-        let question_mark = if kept.is_empty() { "" } else { "?" };
-        if let Ok(uri) = format!("{path}{question_mark}{}", kept.join("&")).parse::<Uri>() {
-            request.uri = uri;
-        }
-    }
-    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let chunked = header("x-amz-content-sha256")
-        .is_some_and(|value| value.starts_with("STREAMING-"))
-        || header("content-encoding").is_some_and(|value| {
-            value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("aws-chunked"))
-        });
+    let chunked = is_chunked(&request.headers);
+    request.uri = plain(&request.uri, &mut request.headers);
     if !chunked {
         return body;
     }
-    match request.headers.get("x-amz-decoded-content-length").cloned() {
-        Some(length) => request.headers.insert(header::CONTENT_LENGTH, length),
-        None => request.headers.remove(header::CONTENT_LENGTH),
-    };
     let trailers = Trailers::default();
     request.extensions.insert(trailers.clone());
     Body::http_body(Decoded::new(body, trailers))
 }
 
-fn internal_error(error: &StdError) -> Response<Body> {
+/// What signatures add to a query.
+const OF_SIGNATURES: [&str; 10] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-SignedHeaders",
+    "X-Amz-Signature",
+    "X-Amz-Security-Token",
+    "AWSAccessKeyId",
+    "Signature",
+    "Expires",
+];
+
+/// Takes the signature off a request's head, and makes its length that of the body without chunks. Returns
+/// the target without the signature.
+pub(crate) fn plain(uri: &Uri, headers: &mut HeaderMap) -> Uri {
+    headers.remove(header::AUTHORIZATION);
+    if is_chunked(headers) {
+        match headers.get("x-amz-decoded-content-length").cloned() {
+            Some(length) => headers.insert(header::CONTENT_LENGTH, length),
+            None => headers.remove(header::CONTENT_LENGTH),
+        };
+    }
+    let Some(query) = uri.query() else { return uri.clone() };
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !OF_SIGNATURES.contains(&pair.split('=').next().unwrap_or_default()))
+        .collect();
+    let question_mark = if kept.is_empty() { "" } else { "?" };
+    let target = format!("{}{question_mark}{}", uri.path(), kept.join("&"));
+    target.parse().unwrap_or_else(|_| uri.clone())
+}
+
+/// Whether a body comes in chunks of S3's own.
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    header("x-amz-content-sha256").is_some_and(|value| value.starts_with("STREAMING-"))
+        || header("content-encoding").is_some_and(|value| {
+            value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("aws-chunked"))
+        })
+}
+
+pub(crate) fn internal_error(error: &StdError) -> Response<Body> {
     let body = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InternalError</Code><Message>{}</Message>\
          </Error>",
@@ -188,10 +224,6 @@ fn internal_error(error: &StdError) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Where a request's body goes when the service has lost interest in it.
@@ -293,15 +325,18 @@ impl http_body::Body for Counted {
     }
 }
 
-/// [`Front`] as `hyper` calls it.
-pub(crate) struct Service(pub(crate) Arc<Front>);
+/// [`Front`] as `hyper` calls it for one connection.
+pub(crate) struct Service {
+    pub(crate) front: Arc<Front>,
+    pub(crate) fuse: Arc<Fuse>,
+}
 
 impl hyper::service::Service<Request<Incoming>> for Service {
     type Response = Reply;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Reply, Infallible>> + Send>>;
+    type Error = Ended;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Ended>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(Arc::clone(&self.0).answer(request))
+        Box::pin(Arc::clone(&self.front).answer(request, Arc::clone(&self.fuse)))
     }
 }

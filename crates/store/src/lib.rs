@@ -18,6 +18,8 @@
 //! # Ok::<(), brigade_store::Error>(())
 //! ```
 //!
+//! It misbehaves only on demand: see [`faults`].
+//!
 //! It behaves as S3 does in what a transfer engine can notice: checksums of all five algorithms in headers
 //! and trailers, multipart uploads, conditions, ranges, errors and their codes. Known differences:
 //!
@@ -35,6 +37,7 @@ mod checksum;
 mod chunked;
 mod error;
 mod etag;
+pub mod faults;
 mod front;
 mod index;
 mod locks;

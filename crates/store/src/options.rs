@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::access::Credentials;
+use crate::faults::Faults;
 
 /// How a store is to be run. The default is an empty store in memory, open to everyone on this machine.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub md5_etags: bool,
     /// Smallest part of a multipart upload, but for its last, in bytes. Default: 5 MiB, as on S3.
     pub min_part_size_bytes: u64,
+    /// How to misbehave (see [`faults`](crate::faults)). Default: not at all.
+    pub faults: Option<Faults>,
 }
 
 /// Where objects are kept.
@@ -54,6 +57,7 @@ impl Default for Options {
             region: None,
             md5_etags: true,
             min_part_size_bytes: 5 << 20,
+            faults: None,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Hosts, Keys};
+use crate::faults::{FaultHandle, Fuse, Rewriting, Wire};
 use crate::front::{Front, Service};
 use crate::index::Index;
 use crate::s3::Api;
@@ -61,6 +62,7 @@ pub struct Server {
     ca_pem: Option<String>,
     index: Arc<Index>,
     counters: Arc<Counters>,
+    faults: FaultHandle,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -72,9 +74,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where the address cannot be listened on, the folder cannot be used, or a bucket's name is not one
-    /// that S3 allows.
-    pub fn start(options: Options) -> Result<Self, Error> {
+    /// Where the address cannot be listened on, the folder cannot be used, a bucket's name is not one that
+    /// S3 allows, or the faults make no sense.
+    pub fn start(mut options: Options) -> Result<Self, Error> {
+        let faults = FaultHandle::new(options.faults.take())?;
         let index = open(&options)?;
         let listen = options.listen;
         let failed = |source| Error::Listen { address: listen, source };
@@ -83,11 +86,12 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let identity = options.tls.then(|| tls::identity(address)).transpose()?;
         let counters = Arc::new(Counters::default());
-        let front = front(options, &index, &counters);
+        let front = front(options, &index, &counters, &faults);
         let (stop, stopped) = watch::channel(false);
         let ca_pem = identity.as_ref().map(|identity| identity.ca_pem.clone());
 
-        let mut server = Self { address, ca_pem, index, counters, stop, threads: Vec::new() };
+        let threads = Vec::new();
+        let mut server = Self { address, ca_pem, index, counters, faults, stop, threads };
         server.run(listener, &front, identity.as_ref(), &stopped)?;
         Ok(server)
     }
@@ -122,6 +126,11 @@ impl Server {
     /// The counters, now.
     pub fn stats(&self) -> Stats {
         self.counters.read(self.index.unfinished_uploads())
+    }
+
+    /// How the store misbehaves, to be changed and asked about at any time.
+    pub fn faults(&self) -> FaultHandle {
+        self.faults.clone()
     }
 
     /// Closes all connections and waits until everything that was being written to disk is.
@@ -226,21 +235,32 @@ fn open(options: &Options) -> Result<Arc<Index>, Error> {
     Ok(Arc::new(index))
 }
 
-fn front(options: Options, index: &Arc<Index>, counters: &Arc<Counters>) -> Arc<Front> {
+fn front(
+    options: Options,
+    index: &Arc<Index>,
+    counters: &Arc<Counters>,
+    faults: &FaultHandle,
+) -> Arc<Front> {
     let api = Api {
         index: Arc::clone(index),
         region: options.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned()),
         min_part_bytes: options.min_part_size_bytes,
     };
+    let mut builder = S3ServiceBuilder::new(api.clone());
+    builder.set_host(Hosts);
+    let open = builder.build();
     let mut builder = S3ServiceBuilder::new(api);
     builder.set_host(Hosts);
     if !options.credentials.is_empty() {
         let keys = Keys::new(&options.credentials);
         builder.set_auth(keys.clone());
-        builder.set_access(keys);
+        builder.set_access(keys.clone());
+        builder.set_route(Rewriting { open: open.clone(), keys });
     }
     Arc::new(Front {
         service: builder.build(),
+        open,
+        faults: faults.clone(),
         counters: Arc::clone(counters),
         anonymous: options.credentials.is_empty(),
         region: options.region,
@@ -288,16 +308,18 @@ impl Lane {
             // Without this a small answer would wait for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
             let front = Arc::clone(&self.front);
+            let fuse = Arc::<Fuse>::default();
+            let wire = Wire::new(stream, Arc::clone(&fuse));
             match self.tls.clone() {
                 None => {
-                    tokio::spawn(converse(stream, front));
+                    tokio::spawn(converse(wire, front, fuse));
                 }
                 Some(tls) => {
                     tokio::spawn(async move {
-                        let buffered = BufReader::with_capacity(TLS_READ_BYTES, stream);
+                        let buffered = BufReader::with_capacity(TLS_READ_BYTES, wire);
                         // A client that does not trust the certificate goes away; that is its business.
                         if let Ok(stream) = tls.accept(buffered).await {
-                            converse(stream, front).await;
+                            converse(stream, front, fuse).await;
                         }
                     });
                 }
@@ -306,12 +328,18 @@ impl Lane {
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, front: Arc<Front>) {
-    let connection = http1::Builder::new()
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    front: Arc<Front>,
+    fuse: Arc<Fuse>,
+) {
+    let service = Service { front, fuse: Arc::clone(&fuse) };
+    let mut connection = http1::Builder::new()
         // Clients keep connections for later; closing one just as it is used again would fail a request.
         .header_read_timeout(None)
         .max_buf_size(READ_BYTES)
-        .serve_connection(TokioIo::new(stream), Service(front));
-    // Errors here are clients that went away.
-    let _ = connection.await;
+        .serve_connection(TokioIo::new(stream), service);
+    // Errors here are clients that went away, and connections that were to end.
+    let _ = (&mut connection).await;
+    fuse.finish(connection.into_parts().io.into_inner()).await;
 }

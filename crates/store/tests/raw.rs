@@ -5,115 +5,14 @@
 // Helpers of tests may panic like tests.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use brigade_store::{Backend, Credentials, Options, Server, synthetic};
+use brigade_store::{Backend, Credentials, Options, Server};
 
-const MIB: usize = 1 << 20;
+mod wire;
 
-fn start(backend: Backend) -> Server {
-    let buckets = vec!["bucket".to_owned()];
-    Server::start(Options { backend, buckets, ..Options::default() }).unwrap()
-}
-
-/// A connection to a store.
-struct Wire(TcpStream);
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Wire {
-    fn open(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self(stream)
-    }
-
-    /// Sends a request's head, announcing a body of that length.
-    fn head(&mut self, line: &str, headers: &str, length: usize) {
-        let head =
-            format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n{headers}\r\n");
-        self.0.write_all(head.as_bytes()).unwrap();
-    }
-
-    fn ask(&mut self, line: &str, headers: &str, body: &[u8]) -> Answer {
-        self.head(line, headers, body.len());
-        self.0.write_all(body).unwrap();
-        self.answer(line.starts_with("HEAD"))
-    }
-
-    fn answer(&mut self, head_only: bool) -> Answer {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.0.read_exact(&mut byte).unwrap();
-            head.extend(byte);
-        }
-        let head = String::from_utf8(head).unwrap().to_lowercase();
-        let status = head[9..12].parse().unwrap();
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(0, |length| length.parse().unwrap());
-        let mut body = vec![0; if head_only { 0 } else { length }];
-        self.0.read_exact(&mut body).unwrap();
-        Answer { status, head, body }
-    }
-}
-
-impl Answer {
-    fn ok(self) -> Self {
-        assert_eq!(self.status / 100, 2, "{} {}", self.head, self.text());
-        self
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    }
-
-    /// The text of the first XML element of that name.
-    fn element(&self, name: &str) -> Option<String> {
-        let text = self.text();
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once("</")?.0.replace("&quot;", "\""))
-    }
-}
-
-fn content(offset: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    synthetic::fill(offset, &mut bytes);
-    bytes
-}
-
-fn create_upload(wire: &mut Wire, key: &str) -> String {
-    let line = format!("POST /bucket/{key}?uploads");
-    wire.ask(&line, "", b"").ok().element("UploadId").unwrap()
-}
-
-fn put_part(wire: &mut Wire, key: &str, upload: &str, number: u32, body: &[u8]) -> String {
-    let line = format!("PUT /bucket/{key}?partNumber={number}&uploadId={upload}");
-    let answer = wire.ask(&line, "", body).ok();
-    format!(
-        "<Part><PartNumber>{number}</PartNumber><ETag>{}</ETag></Part>",
-        answer.header("etag").unwrap()
-    )
-}
-
-fn complete(wire: &mut Wire, key: &str, upload: &str, parts: &str) -> Answer {
-    let list = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
-    wire.ask(&format!("POST /bucket/{key}?uploadId={upload}"), "", list.as_bytes())
-}
+use wire::{MIB, Wire, complete, content, create_upload, eventually, put_part, start};
 
 /// Files below a folder.
 fn files(folder: &Path) -> usize {
@@ -126,14 +25,6 @@ fn files(folder: &Path) -> usize {
 
 fn inode(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
-}
-
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -55,6 +55,10 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) tls: bool,
 
+    /// Misbehave as this file says, for testing clients; docs/FAULTS.md has the format.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) faults: Option<PathBuf>,
+
     /// Print one JSON object instead of shell exports.
     #[arg(long)]
     pub(crate) json: bool,
@@ -65,4 +69,5 @@ Examples:
   brigade serve ./data --bucket my-bucket
   brigade serve --memory --port 0 --json
   brigade serve ./data --tls
+  brigade serve --memory --faults bad-day.toml
   BRIGADE_SECRET_KEY=... brigade serve ./data --access-key me --bind 0.0.0.0";

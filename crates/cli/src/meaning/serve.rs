@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use brigade_store::faults::Faults;
 use brigade_store::{Backend, Credentials, Options};
 
 use crate::args::ServeArgs;
@@ -47,6 +49,13 @@ impl Service {
                 args.bind
             ));
         }
+        let faults = args.faults.as_deref().map(read_faults).transpose()?;
+        if let Some(file) = &args.faults {
+            warnings.push(format!(
+                "this store misbehaves on purpose, as {} says: keep nothing in it",
+                file.display()
+            ));
+        }
         let options = Options {
             backend,
             listen: SocketAddr::new(args.bind, args.port),
@@ -54,6 +63,7 @@ impl Service {
             buckets: args.bucket,
             tls: args.tls,
             region: Some(args.region.clone()),
+            faults,
             ..Options::default()
         };
         Ok(Self { options, keys, region: args.region, warnings })
@@ -77,6 +87,15 @@ impl Keys {
         });
         made.context("cannot read /dev/urandom to make up keys; give --access-key and --secret-key")
     }
+}
+
+/// Reads a script of faults; a mistake in it is a mistake of the command line.
+fn read_faults(file: &Path) -> Result<Faults> {
+    let wrong = |problem: String| {
+        Usage::error(format!("cannot use --faults {}: {problem}", file.display()))
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    Faults::parse(&text).map_err(|error| wrong(error.to_string()))
 }
 
 fn given(typed: Option<String>, option: &str) -> Result<Option<String>> {
@@ -138,6 +157,30 @@ mod tests {
         let given = read("--memory --access-key me --secret-key mine").expect("fine").keys;
         assert_eq!((given.access.as_str(), given.secret.as_str()), ("me", "mine"));
         assert!(read("--memory --access-key=").is_err());
+    }
+
+    #[test]
+    fn faults_are_read_and_warned_about() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("faults.toml");
+        let write = |text: &str| std::fs::write(&file, text).expect("written");
+        let line = format!("--memory --faults {}", file.display());
+        let complaint = || {
+            let error = read(&line).err().expect("refused");
+            assert!(error.is::<Usage>(), "{error}");
+            error.to_string()
+        };
+        assert!(complaint().contains(&file.display().to_string()));
+        write("[[rule]]\noperation = \"GetObject\"\ncut = { at = \"response\" }");
+        let service = read(&line).expect("fine");
+        assert_eq!(service.options.faults.expect("faults").rules.len(), 1);
+        assert!(service.warnings.join("").contains("misbehaves on purpose"));
+        write("[[rule]]\ndelay = \"1s\"\n[[rule]]\noperatoin = \"GetObject\"");
+        let said = complaint();
+        for part in ["faults.toml: rule 2: unknown field `operatoin`", "`operation`"] {
+            assert!(said.contains(part) && !said.contains('\n'), "{said}");
+        }
+        assert!(read("--memory").expect("fine").options.faults.is_none());
     }
 
     #[test]

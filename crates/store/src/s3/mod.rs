@@ -34,6 +34,7 @@ use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
 use crate::index::Index;
 
 /// Where requests end up.
+#[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) index: Arc<Index>,
     /// Answered as the buckets' region.

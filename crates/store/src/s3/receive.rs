@@ -51,7 +51,10 @@ impl Announced {
             trailing: trailing_algorithms(&request.headers),
             md5: content_md5(&request.headers)?,
             length,
-            signed_trailers: request.trailing_headers.clone(),
+            signed_trailers: request
+                .trailing_headers
+                .clone()
+                .or_else(|| request.extensions.get::<TrailingHeaders>().cloned()),
             plain_trailers: request.extensions.get::<Trailers>().cloned(),
         })
     }
