@@ -31,6 +31,8 @@ pub enum Fate {
     CutReply(u64),
     /// The store does as it was asked, and the connection is closed instead of a reply.
     LoseReply,
+    /// The store does as it was asked, and nobody ever hears of it.
+    HangReply,
     /// One bit of the byte at this place of the reply's body is flipped.
     FlipBit(u64),
     /// The store is not asked: this status and this body are the answer.
@@ -129,6 +131,15 @@ impl Relay {
     /// In front of `store`, letting through so many bytes a second in all, both ways together.
     pub fn slow(store: &Server, bytes_per_s: u64) -> Self {
         Self::start(store.address(), Some(bytes_per_s), Box::new(|_| Fate::Pass))
+    }
+
+    /// Both: slow, and with a rule.
+    pub fn slow_with(
+        store: &Server,
+        bytes_per_s: u64,
+        rule: impl Fn(&Request) -> Fate + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(store.address(), Some(bytes_per_s), Box::new(rule))
     }
 
     fn start(upstream: SocketAddr, bytes_per_s: Option<u64>, rule: Box<Rule>) -> Self {
@@ -315,6 +326,9 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         }
         let Some((_, store)) = &mut store else { return Ok(()) };
         let exchanged = exchange(&mut client, store, shared, &head, &request, &fate);
+        if fate == Fate::HangReply && exchanged.is_ok() {
+            return io::copy(&mut client.read, &mut io::sink()).map(drop);
+        }
         if exchanged.is_err() || fate == Fate::LoseReply {
             // Every handle of both, or the peer would not notice.
             let _ = client.write.shutdown(Shutdown::Both);
@@ -351,7 +365,7 @@ fn exchange(
         Some(reply) => reply,
         None => Head::read(&mut store.read)?.ok_or(io::ErrorKind::UnexpectedEof)?,
     };
-    let lost = *fate == Fate::LoseReply;
+    let lost = matches!(fate, Fate::LoseReply | Fate::HangReply);
     let to: &mut dyn Write = if lost { &mut io::sink() } else { &mut client.write };
     reply.write(&reply.first, to)?;
     if request.method == "HEAD" || matches!(reply.status(), 204 | 304) {

@@ -55,7 +55,9 @@ fn a_transfer_stops_soon_and_says_how_to_go_on() {
                      brigade cp f s3://bucket/f --part-size 5MiB";
         assert!(said.ends_with(again), "{said}");
         assert_eq!(relay.count("AbortMultipartUpload"), 0);
-        let report = sandbox.cp("f s3://bucket/f --part-size 5MiB --json").run().report();
+        relay.hurry();
+        let line = "f s3://bucket/f --part-size 5MiB --json";
+        let report = sandbox.cp(line).endpoint(relay.url()).run().report();
         assert!(report["resumed_bytes"].as_u64() >= Some(PART), "{report}");
 
         let relay = Relay::slow(sandbox.store(), CRAWL);
@@ -69,7 +71,9 @@ fn a_transfer_stops_soon_and_says_how_to_go_on() {
         assert!(said.starts_with("download s3://bucket/f: stopped as asked; "), "{said}");
         assert!(said.ends_with("goes on from there: brigade cp s3://bucket/f copy"), "{said}");
         assert!(!sandbox.path("copy").exists());
-        let report = sandbox.cp("s3://bucket/f copy --json").run().report();
+        relay.hurry();
+        let line = "s3://bucket/f copy --json";
+        let report = sandbox.cp(line).endpoint(relay.url()).run().report();
         assert!(report["resumed_bytes"].as_u64() >= Some(PART), "{report}");
         files::assert_same(&file, &sandbox.path("copy"));
         sandbox.assert_clean();

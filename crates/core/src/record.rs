@@ -116,7 +116,8 @@ impl Recorder {
         };
         let link = folder.join(name);
         if make_folder(folder).is_ok() {
-            let made = std::os::unix::fs::symlink(inner.journal.path(), &link);
+            let path = std::path::absolute(inner.journal.path());
+            let made = path.and_then(|path| std::os::unix::fs::symlink(path, &link));
             if made.is_ok() || link.symlink_metadata().is_ok() {
                 inner.link = Some(link);
             }
@@ -254,10 +255,8 @@ pub(crate) fn is_worth_keeping(error: &Error) -> bool {
     )
 }
 
-/// Where the manifest of an upload is, in `folder`; makes the folder.
+/// Where the manifest of an upload is, in `folder`.
 pub(crate) fn upload_path(folder: &Path, place: &[&[u8]], key: &str) -> PathBuf {
-    // What is wrong with it is said when the manifest cannot be written.
-    let _ = make_folder(folder);
     folder.join(name_of(place, key, UPLOAD_SUFFIX))
 }
 
@@ -279,7 +278,8 @@ pub(crate) fn hash_of(texts: &[&[u8]]) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn make_folder(folder: &Path) -> std::io::Result<()> {
+/// Makes the folder of manifests, for its owner alone.
+pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

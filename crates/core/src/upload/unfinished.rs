@@ -53,6 +53,8 @@ impl Upload<'_> {
         if plan.is_single() && path.symlink_metadata().is_err() {
             return Ok(plan);
         }
+        // What is wrong with it is said when the manifest cannot be written.
+        let _ = record::make_folder(folder);
         let opening = Opening {
             operation: OPERATION,
             target: self.url.to_string(),
