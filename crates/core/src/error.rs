@@ -5,6 +5,7 @@
 //! behaviour. Every error displays as one line: `operation target: detail; advice`.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A convenient alias: every fallible function of this crate returns it.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,7 +94,39 @@ struct Inner {
     detail: String,
     advice: Option<String>,
     code: Option<String>,
+    retry_after: Option<Duration>,
+    remedy: Option<Remedy>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What the engine can do about a failure by itself before it asks again, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Sum the bytes and send them again: they arrived damaged.
+    SendAgain,
+    /// Ask with other credentials than those with this fingerprint, which the store refused.
+    OtherCredentials {
+        /// Says which, and nothing of them.
+        refused: u64,
+    },
+    /// Ask where the bucket is.
+    OtherPlace {
+        /// Its name.
+        bucket: String,
+        /// What is to be done differently.
+        place: Place,
+    },
+}
+
+/// Where a bucket is, as far as it is not where the session's options have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The region to sign for.
+    pub(crate) region: Option<String>,
+    /// Scheme, host and port, the bucket's name not in it.
+    pub(crate) endpoint_url: Option<String>,
+    /// Whether the bucket's name goes into the path there.
+    pub(crate) path_style: Option<bool>,
 }
 
 impl Error {
@@ -111,6 +144,8 @@ impl Error {
             detail: detail.into(),
             advice: None,
             code: None,
+            retry_after: None,
+            remedy: None,
             source: None,
         }))
     }
@@ -160,6 +195,20 @@ impl Error {
     #[must_use]
     pub(crate) fn coded(mut self, code: Option<&str>) -> Self {
         self.0.code = code.map(str::to_owned);
+        self
+    }
+
+    /// Keeps how long the store asks to be left alone.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, pause: Option<Duration>) -> Self {
+        self.0.retry_after = pause;
+        self
+    }
+
+    /// Keeps what may help.
+    #[must_use]
+    pub(crate) fn remedied_by(mut self, remedy: Option<Remedy>) -> Self {
+        self.0.remedy = remedy;
         self
     }
 
@@ -214,6 +263,16 @@ impl Error {
     /// The store's own error code, such as `NoSuchUpload`, where it gave one.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
+    }
+
+    /// How long the store asks to be left alone, where it says so.
+    pub(crate) fn asked_pause(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// What the engine can do about it by itself.
+    pub(crate) fn remedy(&self) -> Option<&Remedy> {
+        self.0.remedy.as_ref()
     }
 
     /// What to do next, where something helps.

@@ -176,6 +176,7 @@ impl<'a> Download<'a> {
     }
 
     fn tell_start(&self, plan: &Plan, target: &str) {
+        self.scope.expect_parts(plan.part_count());
         self.options.events.emit(|| Event::Started {
             operation: Operation::Download,
             source: self.url.to_string(),
@@ -216,9 +217,9 @@ impl<'a> Download<'a> {
                 Ok(hasher.map(Hasher::finish))
             }
         };
-        let (lanes, cancel) = (self.engine.lanes(), &self.options.cancel);
+        let lanes = self.engine.lanes();
         let digests: Vec<Option<Digest>> =
-            run_parts(lanes, self.concurrency, plan.parts(), cancel, job)
+            run_parts(lanes, self.concurrency, plan.parts(), &self.scope, job)
                 .await
                 .map_err(naming_the_stopped(OPERATION, self.url))?;
         Ok(need.gather(plan, &digests))
@@ -297,7 +298,8 @@ impl<'a> Download<'a> {
         // An empty object has no range that could be asked for.
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
         let lanes = Arc::clone(self.engine.lanes());
-        let mut ranges = std::pin::pin!(run_ordered(lanes, self.concurrency, parts, job));
+        let mut ranges =
+            std::pin::pin!(run_ordered(lanes, self.concurrency, parts, self.scope.clone(), job));
         let mut digests = Vec::new();
         let written = async {
             while let Some((chunks, digest)) = ranges.next().await.transpose()? {

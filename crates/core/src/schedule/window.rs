@@ -1,16 +1,17 @@
-//! A bounded number of parts in flight: any order for files, the plan's order for streams.
+//! A bounded number of parts in flight: any order for files, the plan's order for streams. Both admit
+//! fewer while the store asks for fewer requests.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
-use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use futures::stream::{FuturesOrdered, FuturesUnordered, Stream, StreamExt};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::{LaneId, Lanes};
+use super::{LaneId, Lanes, RetryScope};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Cancel;
 use crate::plan::Part;
 
 /// A part's task. Dropping it stops the part: nothing that was started outlives its transfer.
@@ -25,10 +26,7 @@ impl<T> Drop for Task<T> {
 impl<T> Future for Task<T> {
     type Output = Result<T>;
 
-    fn poll(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<T>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Result<T>> {
         Pin::new(&mut self.0).poll(context).map(|joined| match joined {
             Ok(result) => result,
             Err(lost) => Err(Error::new(
@@ -43,13 +41,13 @@ impl<T> Future for Task<T> {
 }
 
 /// Moves every part with `job`, at most `window` at a time, and gives the results in the order of
-/// the parts. The first failure, or a cancel, stops the others, and nothing of them runs any more
-/// when this returns.
+/// the parts. The first failure, or the scope's cancel, stops the others, and nothing of them runs
+/// any more when this returns.
 pub(crate) async fn run_parts<T, J, F>(
     lanes: &Arc<Lanes>,
     window: usize,
     parts: impl Iterator<Item = Part>,
-    cancel: &Cancel,
+    scope: &RetryScope,
     job: J,
 ) -> Result<Vec<T>>
 where
@@ -61,8 +59,9 @@ where
     let mut running = FuturesUnordered::new();
     let mut stop: HashMap<usize, AbortHandle> = HashMap::new();
     let mut done = Vec::new();
+    scope.brake().opened(window);
     let failure = loop {
-        while running.len() < window.max(1) {
+        while running.len() < scope.brake().admitted(window) {
             let Some((index, part)) = parts.next() else { break };
             let lane = lanes.pick();
             let task = Task(lanes.spawn(lane, job(lane, part)));
@@ -71,12 +70,13 @@ where
         }
         let next = tokio::select! {
             biased;
-            () = cancel.cancelled() => break interrupted(),
+            () = scope.cancel().cancelled() => break interrupted(),
             next = running.next() => next,
         };
         match next {
             Some((index, Ok(result))) => {
                 stop.remove(&index);
+                scope.brake().succeeded();
                 done.push((index, result));
             }
             Some((_, Err(error))) => break error,
@@ -101,6 +101,7 @@ pub(crate) fn run_ordered<T, J, F>(
     lanes: Arc<Lanes>,
     window: usize,
     parts: impl Iterator<Item = Part> + Send,
+    scope: RetryScope,
     job: J,
 ) -> impl Stream<Item = Result<T>> + Send
 where
@@ -108,12 +109,21 @@ where
     J: Fn(LaneId, Part) -> F + Send,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    futures::stream::iter(parts)
-        .map(move |part| {
+    scope.brake().opened(window);
+    let mut parts = parts.fuse();
+    let mut running = FuturesOrdered::new();
+    futures::stream::poll_fn(move |context| {
+        while running.len() < scope.brake().admitted(window) {
+            let Some(part) = parts.next() else { break };
             let lane = lanes.pick();
-            Task(lanes.spawn(lane, job(lane, part)))
-        })
-        .buffered(window.max(1))
+            running.push_back(Task(lanes.spawn(lane, job(lane, part))));
+        }
+        let next = ready!(running.poll_next_unpin(context));
+        if let Some(Ok(_)) = &next {
+            scope.brake().succeeded();
+        }
+        Poll::Ready(next)
+    })
 }
 
 pub(crate) fn interrupted() -> Error {
@@ -126,6 +136,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::options::Cancel;
+    use crate::progress::Emitter;
 
     fn parts(count: u32) -> impl Iterator<Item = Part> + Send {
         (1..=count).map(|number| Part { number, offset_bytes: u64::from(number - 1), len_bytes: 1 })
@@ -145,16 +157,18 @@ mod tests {
                 Ok(part.number)
             }
         };
-        let numbers = run_parts(&lanes, 3, parts(20), &Cancel::default(), job).await.expect("all");
+        let numbers =
+            run_parts(&lanes, 3, parts(20), &RetryScope::default(), job).await.expect("all");
         assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
         assert!(peak.load(Ordering::SeqCst) <= 3);
-        let ordered: Vec<_> = run_ordered(lanes, 4, parts(9), |_, part| async move {
-            tokio::time::sleep(Duration::from_millis(u64::from(9 - part.number))).await;
-            Ok(part.number)
-        })
-        .map(|number| number.expect("moved"))
-        .collect()
-        .await;
+        let ordered: Vec<_> =
+            run_ordered(lanes, 4, parts(9), RetryScope::default(), |_, part| async move {
+                tokio::time::sleep(Duration::from_millis(u64::from(9 - part.number))).await;
+                Ok(part.number)
+            })
+            .map(|number| number.expect("moved"))
+            .collect()
+            .await;
         assert_eq!(ordered, (1..=9).collect::<Vec<_>>());
     }
 
@@ -172,7 +186,8 @@ mod tests {
                 std::future::pending::<Result<()>>().await
             }
         };
-        let error = run_parts(&lanes, 4, parts(100), &Cancel::default(), job).await.expect_err("2");
+        let error =
+            run_parts(&lanes, 4, parts(100), &RetryScope::default(), job).await.expect_err("2");
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(started.load(Ordering::SeqCst) <= 5);
     }
@@ -182,8 +197,9 @@ mod tests {
         let lanes = Arc::new(Lanes::start(1).expect("a thread"));
         let cancel = Cancel::default();
         cancel.cancel();
+        let scope = RetryScope::new(Emitter::default(), cancel);
         let job = |_, _| std::future::pending::<Result<()>>();
-        let error = run_parts(&lanes, 4, parts(8), &cancel, job).await.expect_err("cancelled");
+        let error = run_parts(&lanes, 4, parts(8), &scope, job).await.expect_err("cancelled");
         assert_eq!(error.kind(), ErrorKind::Interrupted);
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::prove::Computed;
-use super::{OPERATION, Upload, blame, lost_a_race, new_token, sum, tell_end, tell_start};
+use super::{
+    OPERATION, Upload, blame, lost_a_race, new_token, sum, summed_for, tell_end, tell_start,
+};
 use crate::engine::{naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::ChecksumType;
@@ -99,7 +101,8 @@ impl Upload<'_> {
                     Some(algorithm) => Some(sum(&source, part, algorithm).await?),
                     None => None,
                 };
-                let attempt = |_| async {
+                let attempt = async |number| {
+                    let digest = summed_for(number, &source, part, digest).await?;
                     let payload = Payload { bytes: source.slice(part)?, digest, sign };
                     let calls = engine.calls_on(lane);
                     calls.upload_part(&url, &upload_id, part.number, payload, &options).await
@@ -113,7 +116,7 @@ impl Upload<'_> {
             }
         };
         let lanes = self.engine.lanes();
-        run_parts(lanes, self.concurrency, plan.parts(), &self.options.cancel, job)
+        run_parts(lanes, self.concurrency, plan.parts(), self.scope, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
