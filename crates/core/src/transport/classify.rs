@@ -341,15 +341,12 @@ impl<'a> Answer<'a> {
             return None;
         }
         let text = self.response.headers().get("retry-after")?.trim();
-        let seconds = match text.parse::<u64>() {
-            Ok(seconds) => seconds,
-            Err(_) => {
-                let until = DateTime::from_str(text, Format::HttpDate).ok()?;
-                let now = self.date().unwrap_or_else(|| std::time::SystemTime::now().into());
-                u64::try_from(until.secs() - now.secs()).unwrap_or(0)
-            }
-        };
-        Some(Duration::from_secs(seconds))
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = DateTime::from_str(text, Format::HttpDate).ok()?;
+        let now = self.date().unwrap_or_else(|| std::time::SystemTime::now().into());
+        Some(Duration::from_secs(u64::try_from(until.secs() - now.secs()).unwrap_or(0)))
     }
 
     fn skewed(&self) -> (ErrorKind, String, Option<String>) {
@@ -395,58 +392,12 @@ fn is_elsewhere(code: &str) -> bool {
     )
 }
 
-/// The command that brings an archived object back for a week.
-pub(super) fn restore_command(bucket: &str, key: &str, version_id: Option<&str>) -> String {
-    let mut command = format!(
-        "aws s3api restore-object --bucket {} --key {}",
-        shell_word(bucket),
-        shell_word(key)
-    );
-    if let Some(version_id) = version_id {
-        command += &format!(" --version-id {}", shell_word(version_id));
-    }
-    command + r#" --restore-request '{"Days":7}'"#
-}
-
-/// `text` as a shell reads it back.
-fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else if text.chars().any(char::is_control) {
-        // What a terminal must not get to see: the one quoting that spells it out.
-        let spelled = |c: char| match c {
-            '\'' | '\\' => format!("\\{c}"),
-            c if c.is_control() => {
-                let mut bytes = [0; 4];
-                c.encode_utf8(&mut bytes).bytes().map(|byte| format!("\\x{byte:02x}")).collect()
-            }
-            c => c.to_string(),
-        };
-        format!("$'{}'", text.chars().map(spelled).collect::<String>())
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-
-    #[test]
-    fn the_restore_command_can_be_pasted() {
-        assert_eq!(
-            restore_command("logs", "2026/it's a $(trap)", Some("v.1")),
-            r#"aws s3api restore-object --bucket logs --key '2026/it'\''s a $(trap)' --version-id v.1 "#
-                .to_owned()
-                + r#"--restore-request '{"Days":7}'"#
-        );
-        assert_eq!(shell_word("a\nb'c"), r"$'a\x0ab\'c'");
-        assert_eq!(shell_word(""), "''");
-    }
 
     #[test]
     fn a_store_may_say_in_two_ways_how_long_it_wants_to_be_left_alone() {

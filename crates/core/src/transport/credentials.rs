@@ -253,9 +253,9 @@ mod tests {
         }
     }
 
-    fn named(key: &str, lives: Option<Duration>) -> Option<Credentials> {
+    fn named(key: &str, lives: Option<Duration>) -> Credentials {
         let expiry = lives.map(|lives| SystemTime::now() + lives);
-        Some(Credentials::new(key, "secret", Some("token".into()), expiry, "test"))
+        Credentials::new(key, "secret", Some("token".into()), expiry, "test")
     }
 
     fn print(key: &str) -> u64 {
@@ -268,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_that_are_refused_together_cause_one_refresh() {
-        let (keys, builds) = keys(vec![named("old", None), named("new", None)]);
+        let (keys, builds) = keys(vec![Some(named("old", None)), Some(named("new", None))]);
         assert_eq!(key_of(&keys).await, "old");
         assert_eq!(key_of(&keys).await, "old");
         let all = futures::future::join_all((0..200).map(|_| keys.replace(print("old")))).await;
@@ -280,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_has_no_others_is_asked_once() {
-        let (keys, builds) = keys(vec![named("old", None)]);
+        let (keys, builds) = keys(vec![Some(named("old", None))]);
         assert_eq!(key_of(&keys).await, "old");
         for _ in 0..10 {
             assert!(!keys.replace(print("old")).await.expect("the same"));
@@ -292,7 +292,7 @@ mod tests {
     async fn what_is_about_to_expire_is_got_anew_and_used_while_it_lives() {
         let soon = MARGIN / 2;
         let (keys, builds) =
-            keys(vec![named("old", Some(soon)), None, named("new", Some(MARGIN * 2))]);
+            keys(vec![Some(named("old", Some(soon))), None, Some(named("new", Some(MARGIN * 2)))]);
         assert_eq!(key_of(&keys).await, "old");
         // Not for every request.
         assert_eq!((key_of(&keys).await.as_str(), builds.load(Ordering::SeqCst)), ("old", 1));

@@ -18,6 +18,7 @@ pub(crate) mod connect;
 mod credentials;
 mod info;
 mod place;
+mod restore;
 mod shared_config;
 
 use std::sync::{Arc, OnceLock};

@@ -131,10 +131,13 @@ impl Asked {
         let host = authority.host().to_ascii_lowercase();
         let ours = http::Uri::try_from(self.authority.as_str()).ok()?;
         let ours = ours.host()?.to_ascii_lowercase();
-        let trusted = !authority.as_str().contains('@')
+        // Nothing else in it: no user, no port that is none.
+        let port = authority.port_u16();
+        let plain = port.map_or(host.clone(), |port| format!("{host}:{port}"));
+        let trusted = authority.as_str().eq_ignore_ascii_case(&plain)
             && is_host(&host)
             && (are_of_one_store(&ours, &host) || host == format!("{}.{ours}", self.bucket));
-        trusted.then(|| Named { is_https, host, port: authority.port_u16() })
+        trusted.then_some(Named { is_https, host, port })
     }
 
     fn url(&self) -> String {
@@ -160,10 +163,8 @@ impl Named {
     /// As an endpoint: the bucket's name left out.
     fn url(&self, bucket: &str) -> String {
         let scheme = if self.is_https { "https" } else { "http" };
-        let host = match self.has_bucket(bucket) {
-            true => &self.host[bucket.len() + 1..],
-            false => &self.host,
-        };
+        let host =
+            if self.has_bucket(bucket) { &self.host[bucket.len() + 1..] } else { &self.host };
         match self.port {
             Some(port) => format!("{scheme}://{host}:{port}"),
             None => format!("{scheme}://{host}"),
@@ -322,6 +323,7 @@ mod tests {
             ("https://a.store.example", "https://a.store.example/logs/other"),
             ("https://a.store.example", "/logs/other"),
             ("https://a.store.example", "ftp://b.store.example/"),
+            ("https://a.store.example", "https://b.store.example:x/"),
             ("http://10.0.0.1:9000", "http://10.0.0.2:9000/logs/k"),
             ("http://minio", "http://metadata/logs/k"),
             ("https://s3.amazonaws.com", "https://ec2-1-2-3-4.compute-1.amazonaws.com/logs/k"),

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::CustomerKey;
-use crate::transport::classify::{classify, restore_command};
+use crate::transport::classify::classify;
 use crate::transport::connect;
 use crate::transport::info::{MAX_PARTS, ObjectInfo, PartSizesPage, unsigned};
+use crate::transport::restore::restore_command;
 use crate::url::S3Url;
 
 /// What a look at an object is called in messages.
