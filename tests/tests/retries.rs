@@ -220,6 +220,27 @@ fn many_parts_that_are_refused_cause_one_look_for_new_credentials() {
 }
 
 #[test]
+fn a_source_that_fails_is_named() {
+    let sandbox = with_two_keys();
+    sandbox.file("f", 10);
+    let json =
+        format!(r#"{{"Version":1,"AccessKeyId":"{OLD_KEY}","SecretAccessKey":"{SECRET_KEY}"}}"#);
+    let (give, config) = (sandbox.path("give"), sandbox.path("config"));
+    std::fs::write(&give, json).expect("written");
+    let program = format!("sh -c \"cat {0} && rm {0}\"", give.display());
+    std::fs::write(&config, format!("[default]\ncredential_process = {program}\n"))
+        .expect("written");
+    let relay = Relay::new(sandbox.store(), |_| Fate::error(400, "ExpiredToken"));
+    let command = without_keys(sandbox.cp("f s3://bucket/f --store-profile generic"));
+    let command = command.env("AWS_CONFIG_FILE", &config).endpoint(relay.url());
+    let said = command.run().failed(5);
+    let start = "upload to s3://bucket/f: the temporary credentials have expired; looking for new \
+                 ones failed: ";
+    assert!(said.starts_with(start), "{said}");
+    assert_eq!(relay.count("PutObject"), 1);
+}
+
+#[test]
 fn credentials_that_stay_expired_are_told_once() {
     let sandbox = Sandbox::new();
     sandbox.file("f", 10);
@@ -319,8 +340,8 @@ fn an_archived_object_is_not_asked_for_again() {
     });
     let command = sandbox.brigade(["cp", "s3://bucket/it's a key", "back"]).endpoint(relay.url());
     let said = command.run().failed(1);
-    let end = r#"the object is archived; restore it first, with: aws s3api restore-object --bucket bucket --key 'it'\''s a key' --restore-request '{"Days":7}'"#;
-    assert!(said.ends_with(end), "{said}");
+    let end = r#"download s3://bucket/it's a key: the object is archived; restore it first, with: aws s3api restore-object --bucket bucket --key 'it'\''s a key' --restore-request '{"Days":7}'"#;
+    assert_eq!(said, end);
     assert_eq!(relay.count("GetObject"), 1);
     sandbox.assert_clean();
 }

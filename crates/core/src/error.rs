@@ -233,6 +233,7 @@ impl Error {
         match self.0.kind {
             ErrorKind::NotFound
             | ErrorKind::AccessDenied
+            | ErrorKind::Archived
             | ErrorKind::Changed
             | ErrorKind::DiskFull
             | ErrorKind::Interrupted => self,

@@ -165,7 +165,7 @@ impl Attempts<'_> {
         if error.kind() == ErrorKind::Throttled {
             self.scope.brake().throttled(Instant::now());
         }
-        let allowed = match self.policy.options.outage {
+        let allowed = match self.scope.outage(&self.policy.options) {
             Some(outage) => self.rest_of(outage),
             None => self.charge(&error),
         };
@@ -221,8 +221,10 @@ impl Attempts<'_> {
                 Ok(None)
             }
             Ok(false) => Ok(Some(error)),
-            // Why it cannot be put right, which may pass.
-            Err(why) => Ok(Some(why)),
+            Err(why) if why.kind().is_retryable() => Ok(Some(why)),
+            Err(why) => {
+                Ok(Some(error.advise(format!("looking for new ones failed: {}", why.detail()))))
+            }
         }
     }
 
@@ -390,6 +392,10 @@ mod tests {
         assert!(begun.elapsed() >= long);
         assert!(error.detail().starts_with("gave up after 0 s of failures: "), "{error}");
         assert!(scope.repeated() > u64::from(UNREACHED_ATTEMPTS));
+        // What is left to do after that does not wait as long again.
+        let error =
+            retry.run(&RetryScope::of_cleanup(), None, fails).await.expect_err("never back");
+        assert_eq!(error.detail(), "slow down");
         // It begins anew whenever something moved.
         let (begun, mut attempts) = (Instant::now(), retry.attempts(&scope, None));
         while begun.elapsed() < 2 * long {

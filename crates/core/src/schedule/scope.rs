@@ -23,6 +23,7 @@ const REPEATS_PER_PART: u64 = 3;
 pub(crate) struct RetryScope {
     events: Emitter,
     cancel: Cancel,
+    is_cleanup: bool,
     shared: Arc<Shared>,
 }
 
@@ -36,7 +37,13 @@ struct Shared {
 
 impl RetryScope {
     pub(crate) fn new(events: Emitter, cancel: Cancel) -> Self {
-        Self { events, cancel, shared: Arc::default() }
+        Self { events, cancel, ..Self::default() }
+    }
+
+    /// For what is left to do after a transfer failed: nobody is told, nobody may stop it, and an
+    /// outage that it did not survive is not waited out a second time.
+    pub(crate) fn of_cleanup() -> Self {
+        Self { is_cleanup: true, ..Self::default() }
     }
 
     /// Tells how many parts the transfer has, once that is planned.
@@ -58,6 +65,11 @@ impl RetryScope {
             wait_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             reason: error.detail().to_owned(),
         });
+    }
+
+    /// How long an outage may take, if attempts are not to be counted.
+    pub(super) fn outage(&self, options: &RetryOptions) -> Option<Duration> {
+        options.outage.filter(|_| !self.is_cleanup)
     }
 
     pub(super) fn brake(&self) -> &Brake {

@@ -154,7 +154,7 @@ impl Upload<'_> {
     /// Gives the upload up, and makes sure that no late part keeps it alive.
     async fn abort(&self, upload_id: &str) -> Result<()> {
         // Not stopped by the cancel that led here.
-        let scope = RetryScope::default();
+        let scope = RetryScope::of_cleanup();
         let calls = self.engine.calls();
         for round in 0..ABORT_ROUNDS {
             if round > 0 {

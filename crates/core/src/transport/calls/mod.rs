@@ -51,6 +51,10 @@ mod write;
 pub(crate) use read::Pin;
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
+/// Clients kept for buckets that are elsewhere. More places than that are a store's mistake, and a
+/// client is quickly made.
+const MAX_ELSEWHERE: usize = 64;
+
 /// S3's calls over one lane's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
@@ -86,6 +90,9 @@ impl Calls {
             }
             Client::from_conf(config.build())
         };
+        if elsewhere.len() >= MAX_ELSEWHERE && !elsewhere.contains_key(&place) {
+            elsewhere.clear();
+        }
         elsewhere.entry(place.clone()).or_insert_with(make).clone()
     }
 
