@@ -37,6 +37,8 @@ pub enum Fate {
     FlipBit(u64),
     /// The store is not asked: this status and this body are the answer.
     Answer(u16, String),
+    /// The same with more headers, each ending its line.
+    AnswerWith(u16, String, String),
 }
 
 impl Fate {
@@ -45,6 +47,14 @@ impl Fate {
         let body =
             format!("<Error><Code>{code}</Code><Message>as the test wants it</Message></Error>");
         Self::Answer(status, body)
+    }
+
+    /// The same with more headers, each ending its line.
+    pub fn error_with(status: u16, code: &str, headers: impl Into<String>) -> Self {
+        match Self::error(status, code) {
+            Self::Answer(status, body) => Self::AnswerWith(status, headers.into(), body),
+            other => other,
+        }
     }
 }
 
@@ -310,12 +320,11 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
             Fate::Cut => return Ok(()),
             Fate::Hang => return io::copy(&mut client.read, &mut io::sink()).map(drop),
             Fate::Answer(status, body) => {
-                io::copy(&mut (&mut client.read).take(head.length()), &mut io::sink())?;
-                let length = body.len();
-                let head = format!("HTTP/1.1 {status} As Told\r\nContent-Length: {length}\r\n\r\n");
-                // The answer to a HEAD has no body.
-                let body = if request.method == "HEAD" { "" } else { body };
-                client.write.write_all(format!("{head}{body}").as_bytes())?;
+                answer(&mut client, &head, *status, "", body)?;
+                continue;
+            }
+            Fate::AnswerWith(status, headers, body) => {
+                answer(&mut client, &head, *status, headers, body)?;
                 continue;
             }
             _ => {}
@@ -337,6 +346,22 @@ fn serve(client: &TcpStream, shared: &Shared) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Answers a request without the store.
+fn answer(
+    client: &mut Line,
+    asked: &Head,
+    status: u16,
+    headers: &str,
+    body: &str,
+) -> io::Result<()> {
+    io::copy(&mut (&mut client.read).take(asked.length()), &mut io::sink())?;
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} As Told\r\nContent-Length: {length}\r\n{headers}\r\n");
+    // The answer to a HEAD has no body.
+    let body = if asked.first.starts_with("HEAD ") { "" } else { body };
+    client.write.write_all(format!("{head}{body}").as_bytes())
 }
 
 /// Passes one request on, and its reply back.

@@ -36,12 +36,12 @@ impl Engine {
             .lanes
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let lanes = Arc::new(Lanes::start(count)?);
-        let retry = Retry::new(options.retry.clone());
-        let manifest_folder = options.manifest_folder.clone();
+        let (retry, manifest_folder) = (options.retry.clone(), options.manifest_folder.clone());
         // The SDK's configuration wants a runtime around it, which the caller may not have.
         let connecting =
             lanes.spawn(0, async move { Store::connect(&options, count.max(1)).await });
         let store = connecting.await.map_err(lost)??;
+        let retry = Retry::new(retry, store.remedies());
         Ok(Self { stages: Arc::new(Stages { lanes, store, retry, manifest_folder }), home: 0 })
     }
 

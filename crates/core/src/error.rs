@@ -5,6 +5,7 @@
 //! behaviour. Every error displays as one line: `operation target: detail; advice`.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A convenient alias: every fallible function of this crate returns it.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,7 +96,39 @@ struct Inner {
     code: Option<String>,
     /// How much is done and kept for a later run: "3 MiB of 8 MiB".
     kept: Option<String>,
+    retry_after: Option<Duration>,
+    remedy: Option<Remedy>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What the engine can do about a failure by itself before it asks again, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// Sum the bytes and send them again: they arrived damaged.
+    SendAgain,
+    /// Ask with other credentials than those with this fingerprint, which the store refused.
+    OtherCredentials {
+        /// Says which, and nothing of them.
+        refused: u64,
+    },
+    /// Ask where the bucket is.
+    OtherPlace {
+        /// Its name.
+        bucket: String,
+        /// What is to be done differently.
+        place: Place,
+    },
+}
+
+/// Where a bucket is, as far as it is not where the session's options have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The region to sign for.
+    pub(crate) region: Option<String>,
+    /// Scheme, host and port, the bucket's name not in it.
+    pub(crate) endpoint_url: Option<String>,
+    /// Whether the bucket's name goes into the path there.
+    pub(crate) path_style: Option<bool>,
 }
 
 impl Error {
@@ -114,6 +147,8 @@ impl Error {
             advice: None,
             code: None,
             kept: None,
+            retry_after: None,
+            remedy: None,
             source: None,
         }))
     }
@@ -173,6 +208,20 @@ impl Error {
         self
     }
 
+    /// Keeps how long the store asks to be left alone.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, pause: Option<Duration>) -> Self {
+        self.0.retry_after = pause;
+        self
+    }
+
+    /// Keeps what may help.
+    #[must_use]
+    pub(crate) fn remedied_by(mut self, remedy: Option<Remedy>) -> Self {
+        self.0.remedy = remedy;
+        self
+    }
+
     /// The same failure in the words of an outer operation; everything else stays.
     #[must_use]
     pub fn during(mut self, operation: &'static str) -> Self {
@@ -194,6 +243,7 @@ impl Error {
         match self.0.kind {
             ErrorKind::NotFound
             | ErrorKind::AccessDenied
+            | ErrorKind::Archived
             | ErrorKind::Changed
             | ErrorKind::DiskFull
             | ErrorKind::Interrupted => self,
@@ -229,6 +279,16 @@ impl Error {
     /// Whether what was done so far is kept, so that the same transfer goes on from there.
     pub fn is_resumable(&self) -> bool {
         self.0.kept.is_some()
+    }
+
+    /// How long the store asks to be left alone, where it says so.
+    pub(crate) fn asked_pause(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// What the engine can do about it by itself.
+    pub(crate) fn remedy(&self) -> Option<&Remedy> {
+        self.0.remedy.as_ref()
     }
 
     /// What to do next, where something helps.

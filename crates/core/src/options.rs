@@ -142,8 +142,17 @@ pub struct RetryOptions {
     pub max_attempts: u32,
     /// Upper bound of the pause after the first failure; doubles with each further one. Default 100 ms.
     pub base_delay: Duration,
-    /// No pause is longer; default 20 s, the bound AWS's own clients use.
+    /// No pause is longer, unless the store asks for a longer one (`Retry-After`, up to 5 minutes);
+    /// default 20 s, the bound AWS's own clients use.
     pub max_delay: Duration,
+    /// Repeated attempts of one transfer, all its requests together; unset: 100, and 3 for every
+    /// part. Every part may fail once or twice, be there 200 of them or 10,000; a store that fails
+    /// most requests is given up before each part has used up its own attempts. Attempts that moved
+    /// a mebibyte before they failed do not count.
+    pub max_repeats: Option<u64>,
+    /// Waits out an outage: attempts are not counted, and a request is given up only when it has
+    /// failed for this long, from its first failure in a row. Unset, the default: attempts count.
+    pub outage: Option<Duration>,
     /// Makes the jitter repeatable, for tests.
     pub seed: Option<u64>,
 }
@@ -154,6 +163,8 @@ impl Default for RetryOptions {
             max_attempts: 10,
             base_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(20),
+            max_repeats: None,
+            outage: None,
             seed: None,
         }
     }

@@ -1,6 +1,7 @@
 //! Which store, and how to reach it: the options every command that talks to one shares.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
@@ -49,4 +50,51 @@ pub(crate) struct StoreArgs {
     /// How often a failed request is repeated before the transfer fails; 0: never. [default: 9]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) retries: Option<u32>,
+
+    /// Wait out an outage: repeat failed requests, however often, until one has failed for this
+    /// long, such as 2h or 30min, from 1s to 30days. Not together with --retries.
+    #[arg(long, value_name = "TIME", value_parser = outage, conflicts_with = "retries")]
+    pub(crate) retry_for: Option<Duration>,
+
+    /// How long a connection may move no bytes before it is given up and made again, from 1s to 1h;
+    /// a store that has all of a request gets six times that to answer. [default: 20s]
+    #[arg(long, value_name = "TIME", value_parser = stall)]
+    pub(crate) stall_timeout: Option<Duration>,
+}
+
+/// From one second, below which nothing can be waited out, to a month: more is a mistake.
+fn outage(typed: &str) -> Result<Duration, String> {
+    duration(typed, Duration::from_secs(1), Duration::from_hours(30 * 24))
+}
+
+/// From one second, since some stores think that long, to an hour.
+fn stall(typed: &str) -> Result<Duration, String> {
+    duration(typed, Duration::from_secs(1), Duration::from_hours(1))
+}
+
+fn duration(typed: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(typed)
+        .map_err(|_| "write a number and its unit, such as 90s, 30min or 2h".to_owned())?;
+    if parsed < least || parsed > most {
+        let [least, most] = [least, most].map(humantime::format_duration);
+        return Err(format!("it must be from {least} to {most}"));
+    }
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(outage("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(outage("1h 30min"), Ok(Duration::from_mins(90)));
+        assert_eq!(stall("500ms"), Err("it must be from 1s to 1h".into()));
+        assert_eq!(outage("31days"), Err("it must be from 1s to 30days".into()));
+        for typed in ["", "20", "-1s", "soon", "99999999999999999999h"] {
+            let said = stall(typed).expect_err("refused");
+            assert_eq!(said, "write a number and its unit, such as 90s, 30min or 2h", "{typed}");
+        }
+    }
 }

@@ -29,9 +29,11 @@ pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<Ses
             .or_else(|| environment.path("AWS_CA_BUNDLE").map(Into::into)),
         verify_tls: !args.no_verify_ssl,
         proxies: proxies(environment),
-        retry: match args.retries {
-            Some(retries) => RetryOptions { max_attempts: retries + 1, ..defaults.retry },
-            None => defaults.retry,
+        stall_timeout: args.stall_timeout.unwrap_or(defaults.stall_timeout),
+        retry: RetryOptions {
+            max_attempts: args.retries.map_or(defaults.retry.max_attempts, |retries| retries + 1),
+            outage: args.retry_for,
+            ..defaults.retry
         },
         manifest_folder: manifest_folder(args.manifest_dir.as_deref(), environment),
         ..defaults
@@ -92,6 +94,8 @@ fn proxies(environment: &Environment) -> Proxies {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn meant(args: &StoreArgs, environment: &[(&str, &str)]) -> SessionOptions {
@@ -136,6 +140,19 @@ mod tests {
         let attempts =
             |retries| meant(&StoreArgs { retries, ..StoreArgs::default() }, &[]).retry.max_attempts;
         assert_eq!([attempts(Some(0)), attempts(Some(4)), attempts(None)], [1, 5, 10]);
+    }
+
+    #[test]
+    fn times_are_the_engines_own() {
+        let given = |time| {
+            let args = StoreArgs { retry_for: time, stall_timeout: time, ..StoreArgs::default() };
+            let options = meant(&args, &[]);
+            (options.retry.outage, options.stall_timeout)
+        };
+        let defaults = SessionOptions::default();
+        assert_eq!(given(None), (None, defaults.stall_timeout));
+        let minute = Duration::from_mins(1);
+        assert_eq!(given(Some(minute)), (Some(minute), minute));
     }
 
     #[test]

@@ -72,8 +72,8 @@ impl Download<'_> {
                 Ok(sums)
             }
         };
-        let (lanes, cancel) = (self.engine.lanes(), &self.options.cancel);
-        let again = run_parts(lanes, self.concurrency, plan.parts(), cancel, Duration::ZERO, job)
+        let (lanes, scope) = (self.engine.lanes(), &self.scope);
+        let again = run_parts(lanes, self.concurrency, plan.parts(), scope, Duration::ZERO, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))?;
         parts.copy_from_slice(&again);

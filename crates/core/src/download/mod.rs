@@ -184,6 +184,7 @@ impl<'a> Download<'a> {
     }
 
     fn tell_start(&self, plan: &Plan, target: &str) {
+        self.scope.expect_parts(plan.part_count());
         self.options.events.emit(|| Event::Started {
             operation: Operation::Download,
             source: self.url.to_string(),
@@ -296,7 +297,7 @@ impl<'a> Download<'a> {
         };
         let lanes = self.engine.lanes();
         let grace = if target.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, self.concurrency, parts, cancel, grace, job)
+        run_parts(lanes, self.concurrency, parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
@@ -380,7 +381,8 @@ impl<'a> Download<'a> {
         // An empty object has no range that could be asked for.
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
         let lanes = Arc::clone(self.engine.lanes());
-        let mut ranges = std::pin::pin!(run_ordered(lanes, self.concurrency, parts, job));
+        let mut ranges =
+            std::pin::pin!(run_ordered(lanes, self.concurrency, parts, self.scope.clone(), job));
         let mut digests = Vec::new();
         let written = async {
             while let Some((chunks, digest)) = ranges.next().await.transpose()? {

@@ -1,17 +1,18 @@
-//! A bounded number of parts in flight: any order for files, the plan's order for streams.
+//! A bounded number of parts in flight: any order for files, the plan's order for streams. Both admit
+//! fewer while the store asks for fewer requests.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use futures::stream::{FuturesOrdered, FuturesUnordered, Stream, StreamExt};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use super::{LaneId, Lanes};
+use super::{LaneId, Lanes, RetryScope};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Cancel;
 use crate::plan::Part;
 
 /// A part's task. Dropping it stops the part: nothing that was started outlives its transfer.
@@ -26,10 +27,7 @@ impl<T> Drop for Task<T> {
 impl<T> Future for Task<T> {
     type Output = Result<T>;
 
-    fn poll(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<T>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Result<T>> {
         Pin::new(&mut self.0).poll(context).map(|joined| match joined {
             Ok(result) => result,
             Err(lost) => Err(Error::new(
@@ -48,13 +46,13 @@ impl<T> Future for Task<T> {
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(700);
 
 /// Moves every part with `job`, at most `window` at a time, and gives the results in the order of
-/// the parts. The first failure, or a cancel, stops the others, and nothing of them runs any more
-/// when this returns. After a cancel the parts in flight get `grace` to end by themselves.
+/// the parts. The first failure, or the scope's cancel, stops the others, and nothing of them runs
+/// any more when this returns. After a cancel the parts in flight get `grace` to end by themselves.
 pub(crate) async fn run_parts<T, J, F>(
     lanes: &Arc<Lanes>,
     window: usize,
     parts: impl Iterator<Item = Part>,
-    cancel: &Cancel,
+    scope: &RetryScope,
     grace: Duration,
     job: J,
 ) -> Result<Vec<T>>
@@ -67,8 +65,9 @@ where
     let mut running = FuturesUnordered::new();
     let mut stop: HashMap<usize, AbortHandle> = HashMap::new();
     let mut done = Vec::new();
+    scope.brake().opened(window);
     let failure = loop {
-        while running.len() < window.max(1) {
+        while running.len() < scope.brake().admitted(window) {
             let Some((index, part)) = parts.next() else { break };
             let lane = lanes.pick();
             let task = Task(lanes.spawn(lane, job(lane, part)));
@@ -77,7 +76,7 @@ where
         }
         let next = tokio::select! {
             biased;
-            () = cancel.cancelled() => {
+            () = scope.cancel().cancelled() => {
                 let ending = async { while running.next().await.is_some() {} };
                 // Whether all of them made it is of no interest: each has recorded what it did.
                 let _ = tokio::time::timeout(grace, ending).await;
@@ -88,6 +87,7 @@ where
         match next {
             Some((index, Ok(result))) => {
                 stop.remove(&index);
+                scope.brake().succeeded();
                 done.push((index, result));
             }
             Some((_, Err(error))) => break error,
@@ -112,6 +112,7 @@ pub(crate) fn run_ordered<T, J, F>(
     lanes: Arc<Lanes>,
     window: usize,
     parts: impl Iterator<Item = Part> + Send,
+    scope: RetryScope,
     job: J,
 ) -> impl Stream<Item = Result<T>> + Send
 where
@@ -119,12 +120,21 @@ where
     J: Fn(LaneId, Part) -> F + Send,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    futures::stream::iter(parts)
-        .map(move |part| {
+    scope.brake().opened(window);
+    let mut parts = parts.fuse();
+    let mut running = FuturesOrdered::new();
+    futures::stream::poll_fn(move |context| {
+        while running.len() < scope.brake().admitted(window) {
+            let Some(part) = parts.next() else { break };
             let lane = lanes.pick();
-            Task(lanes.spawn(lane, job(lane, part)))
-        })
-        .buffered(window.max(1))
+            running.push_back(Task(lanes.spawn(lane, job(lane, part))));
+        }
+        let next = ready!(running.poll_next_unpin(context));
+        if let Some(Ok(_)) = &next {
+            scope.brake().succeeded();
+        }
+        Poll::Ready(next)
+    })
 }
 
 pub(crate) fn interrupted() -> Error {
@@ -136,6 +146,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::options::Cancel;
+    use crate::progress::Emitter;
 
     fn parts(count: u32) -> impl Iterator<Item = Part> + Send {
         (1..=count).map(|number| Part { number, offset_bytes: u64::from(number - 1), len_bytes: 1 })
@@ -155,19 +167,52 @@ mod tests {
                 Ok(part.number)
             }
         };
-        let numbers = run_parts(&lanes, 3, parts(20), &Cancel::default(), Duration::ZERO, job)
+        let numbers = run_parts(&lanes, 3, parts(20), &RetryScope::default(), Duration::ZERO, job)
             .await
             .expect("all");
         assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
         assert!(peak.load(Ordering::SeqCst) <= 3);
-        let ordered: Vec<_> = run_ordered(lanes, 4, parts(9), |_, part| async move {
-            tokio::time::sleep(Duration::from_millis(u64::from(9 - part.number))).await;
-            Ok(part.number)
-        })
-        .map(|number| number.expect("moved"))
-        .collect()
-        .await;
+        let ordered: Vec<_> =
+            run_ordered(lanes, 4, parts(9), RetryScope::default(), |_, part| async move {
+                tokio::time::sleep(Duration::from_millis(u64::from(9 - part.number))).await;
+                Ok(part.number)
+            })
+            .map(|number| number.expect("moved"))
+            .collect()
+            .await;
         assert_eq!(ordered, (1..=9).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_asks_for_less_gets_less_until_it_takes_more() {
+        let lanes = Arc::new(Lanes::start(2).expect("two threads"));
+        let now = Arc::new(AtomicUsize::new(0));
+        let job = |_, _| {
+            let now = Arc::clone(&now);
+            async move {
+                let running = now.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(running)
+            }
+        };
+        let braked = || {
+            let scope = RetryScope::default();
+            scope.brake().opened(8);
+            scope.brake().throttled(tokio::time::Instant::now());
+            scope
+        };
+        let scope = braked();
+        let in_any_order = run_parts(&lanes, 8, parts(60), &scope, Duration::ZERO, job).await;
+        let in_any_order = in_any_order.expect("all");
+        assert_eq!(scope.brake().admitted(8), 8);
+        let ordered = run_ordered(lanes, 8, parts(60), braked(), job);
+        let ordered: Vec<_> = ordered.map(|running| running.expect("moved")).collect().await;
+        for running in [in_any_order, ordered] {
+            // Four, and one more for each that is done, until the fourth of those.
+            assert!(running[..7].iter().all(|running| *running <= 4), "{running:?}");
+            assert!(running.iter().all(|running| *running <= 8), "{running:?}");
+        }
     }
 
     #[tokio::test]
@@ -184,7 +229,7 @@ mod tests {
                 std::future::pending::<Result<()>>().await
             }
         };
-        let error = run_parts(&lanes, 4, parts(100), &Cancel::default(), Duration::ZERO, job)
+        let error = run_parts(&lanes, 4, parts(100), &RetryScope::default(), Duration::ZERO, job)
             .await
             .expect_err("2");
         assert_eq!(error.kind(), ErrorKind::Rejected);
@@ -196,8 +241,9 @@ mod tests {
         let lanes = Arc::new(Lanes::start(1).expect("a thread"));
         let cancel = Cancel::default();
         cancel.cancel();
+        let scope = RetryScope::new(Emitter::default(), cancel);
         let job = |_, _| std::future::pending::<Result<()>>();
-        let error = run_parts(&lanes, 4, parts(8), &cancel, Duration::ZERO, job)
+        let error = run_parts(&lanes, 4, parts(8), &scope, Duration::ZERO, job)
             .await
             .expect_err("cancelled");
         assert_eq!(error.kind(), ErrorKind::Interrupted);

@@ -3,14 +3,17 @@
 //! It reads every answer but an object's bytes into memory, whatever its length, and believes what
 //! parses. A store that ignores `?attributes` answers with the whole object; one that puts parts
 //! together begins its answer before it knows the end, and may cut it short. So an answer is bounded
-//! here, and the one that says a multipart object is there has to be whole.
+//! here, and the one that says a multipart object is there has to be whole. A refusal is given along
+//! what was asked: by whom and where, which it says nothing of and is understood by.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextMut;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeDeserializationInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+};
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
@@ -18,6 +21,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::Limited;
+
+use super::place::Asked;
 
 /// The longest answer that is read: a full page of a listing, 1,000 keys of 1,024 bytes of which
 /// each may be written as three.
@@ -38,6 +43,17 @@ impl Intercept for Answers {
         "brigade answers"
     }
 
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let asked = Asked::of(context.request(), settings);
+        settings.interceptor_state().store_put(asked);
+        Ok(())
+    }
+
     fn modify_before_deserialization(
         &self,
         context: &mut BeforeDeserializationInterceptorContextMut<'_>,
@@ -47,6 +63,9 @@ impl Intercept for Answers {
         let operation = settings.load::<Metadata>().map_or("", Metadata::name);
         let response = context.response_mut();
         let is_success = response.status().is_success();
+        if !is_success && let Some(asked) = settings.load::<Asked>() {
+            response.add_extension(asked.clone());
+        }
         if operation == "GetObject" && is_success {
             return Ok(());
         }

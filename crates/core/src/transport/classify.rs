@@ -1,12 +1,15 @@
 //! What a failed request means: the one place where status codes, S3's error codes and connection
 //! errors become an [`Error`] with a kind, a sentence and an advice.
 
+use std::time::Duration;
+
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::connect;
-use crate::error::{Error, ErrorKind};
+use super::place::{Asked, element, is_region};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// Classifies what went wrong with `operation` on `target`.
 pub(super) fn classify<E>(
@@ -82,7 +85,7 @@ const SET_CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, 
                                with --profile, or use --no-sign-request for a public bucket";
 
 /// The credentials' providers fail inside the request that first needs them.
-fn credentials_problem(
+pub(super) fn credentials_problem(
     operation: &'static str,
     target: &str,
     failure: &(dyn std::error::Error + 'static),
@@ -148,7 +151,10 @@ impl<'a> Answer<'a> {
 
     fn explain(&self, operation: &'static str, target: &str) -> Error {
         let (kind, detail, advice) = self.meaning();
-        let error = Error::new(kind, operation, target, detail).coded(self.code);
+        let error = Error::new(kind, operation, target, detail)
+            .coded(self.code)
+            .retry_after(self.retry_after())
+            .remedied_by(self.remedy());
         match advice {
             Some(advice) => error.advise(advice),
             None => error,
@@ -177,19 +183,19 @@ impl<'a> Answer<'a> {
                 "the secret key is wrong for this access key",
                 "check AWS_SECRET_ACCESS_KEY or the profile",
             ),
-            "ExpiredToken" | "TokenRefreshRequired" => say(
+            "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => say(
                 Kind::AccessDenied,
                 "the temporary credentials have expired",
-                "get new ones and start again",
+                "get new ones (aws sso login, or a new AWS_SESSION_TOKEN) and start again",
             ),
-            "InvalidToken" => {
+            "InvalidToken" | "InvalidTokenId" => {
                 say(Kind::AccessDenied, "the session token is not valid", "check AWS_SESSION_TOKEN")
             }
             "RequestTimeTooSkewed" => self.skewed(),
             "InvalidObjectState" => say(
                 Kind::Archived,
                 "the object is archived",
-                "restore it first: aws s3api restore-object",
+                "restore it first, with: aws s3api restore-object",
             ),
             "PreconditionFailed" => say(Kind::Conflict, "the precondition does not hold", ""),
             "ConditionalRequestConflict" | "OperationAborted" => {
@@ -203,10 +209,7 @@ impl<'a> Answer<'a> {
                 "the store got other bytes than were sent: the checksum differs",
                 "",
             ),
-            "AuthorizationHeaderMalformed"
-            | "PermanentRedirect"
-            | "TemporaryRedirect"
-            | "IllegalLocationConstraintException" => self.elsewhere(),
+            code if is_elsewhere(code) => self.elsewhere(),
             "SlowDown"
             | "TooManyRequests"
             | "RequestLimitExceeded"
@@ -232,11 +235,7 @@ impl<'a> Answer<'a> {
     fn by_status(&self) -> (ErrorKind, String, Option<String>) {
         use ErrorKind as Kind;
         let kind = match self.status {
-            301 | 307 | 308 => return self.elsewhere(),
-            // What a HEAD says of an object in the wrong region is 400 with the right one.
-            400 if self.bucket_region().is_some() && self.code.is_none() => {
-                return self.elsewhere();
-            }
+            _ if self.is_elsewhere_by_status() => return self.elsewhere(),
             // A HEAD's refusal has no words, but the store's clock.
             403 if self.code.is_none() && self.is_skewed() => return self.skewed(),
             401 | 403 => Kind::AccessDenied,
@@ -283,31 +282,71 @@ impl<'a> Answer<'a> {
     }
 
     fn elsewhere(&self) -> (ErrorKind, String, Option<String>) {
-        match self.bucket_region() {
-            Some(region) => (
+        if let Some(region) = self.bucket_region() {
+            return (
                 ErrorKind::InvalidInput,
                 format!("wrong region: the store expects {region}"),
                 Some(format!("use --region {region} or AWS_REGION={region}")),
-            ),
-            None => (
-                ErrorKind::InvalidInput,
-                "the bucket is in another region or at another endpoint".into(),
-                Some("find out with: aws s3api get-bucket-location".into()),
-            ),
+            );
         }
+        (
+            ErrorKind::InvalidInput,
+            "the bucket is in another region or at another endpoint".into(),
+            Some("find out with: aws s3api get-bucket-location".into()),
+        )
     }
 
     /// The right region, from the header AWS sends or from the error's own text.
     fn bucket_region(&self) -> Option<String> {
-        if let Some(region) = self.response.headers().get("x-amz-bucket-region") {
-            return plausible_region(region).then(|| region.to_owned());
+        let header = self.response.headers().get("x-amz-bucket-region").map(str::to_owned);
+        header.or_else(|| element(self.response, "Region")).filter(|region| is_region(region))
+    }
+
+    /// What may help without anybody's doing.
+    fn remedy(&self) -> Option<Remedy> {
+        let asked: &Asked = self.response.extension()?;
+        match self.code.unwrap_or_default() {
+            // The second is what a store says that forgets keys with their expiry, or once they were
+            // rotated.
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "TokenRefreshRequired"
+            | "InvalidAccessKeyId" => {
+                Some(Remedy::OtherCredentials { refused: asked.signed_with? })
+            }
+            "InvalidToken" | "InvalidTokenId" if asked.has_session_token => {
+                Some(Remedy::OtherCredentials { refused: asked.signed_with? })
+            }
+            code if is_elsewhere(code) || self.is_elsewhere_by_status() => {
+                let place = asked.sent_to(self.bucket_region().as_deref(), self.response)?;
+                Some(Remedy::OtherPlace { bucket: asked.bucket.clone(), place })
+            }
+            _ => None,
         }
-        if let Some(body) = self.response.body().bytes() {
-            let text = String::from_utf8_lossy(body);
-            let region = text.split_once("<Region>")?.1.split_once("</Region>")?.0;
-            return plausible_region(region).then(|| region.to_owned());
+    }
+
+    fn is_elsewhere_by_status(&self) -> bool {
+        match self.status {
+            301 | 307 | 308 => true,
+            // What a HEAD says of an object in the wrong region is 400 with the right one.
+            400 => self.code.is_none() && self.bucket_region().is_some(),
+            _ => false,
         }
-        None
+    }
+
+    /// How long to leave the store alone, in seconds or as a date, which is held against the store's
+    /// own clock.
+    fn retry_after(&self) -> Option<Duration> {
+        if !matches!(self.status, 429 | 503) {
+            return None;
+        }
+        let text = self.response.headers().get("retry-after")?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = DateTime::from_str(text, Format::HttpDate).ok()?;
+        let now = self.date().unwrap_or_else(|| std::time::SystemTime::now().into());
+        Some(Duration::from_secs(u64::try_from(until.secs() - now.secs()).unwrap_or(0)))
     }
 
     fn skewed(&self) -> (ErrorKind, String, Option<String>) {
@@ -329,9 +368,12 @@ impl<'a> Answer<'a> {
 
     /// How far this machine's clock is ahead, as far as the reply's `Date` header tells.
     fn seconds_ahead(&self) -> Option<i64> {
-        let date = self.response.headers().get("date")?;
-        let theirs = DateTime::from_str(date, Format::HttpDate).ok()?;
-        Some(DateTime::from(std::time::SystemTime::now()).secs() - theirs.secs())
+        Some(DateTime::from(std::time::SystemTime::now()).secs() - self.date()?.secs())
+    }
+
+    /// The store's clock.
+    fn date(&self) -> Option<DateTime> {
+        DateTime::from_str(self.response.headers().get("date")?, Format::HttpDate).ok()
     }
 }
 
@@ -340,9 +382,49 @@ fn spells_out(message: &str, code: &str) -> bool {
     message.split_whitespace().collect::<String>().eq_ignore_ascii_case(code)
 }
 
-/// The region goes into a message that names a command to type.
-fn plausible_region(region: &str) -> bool {
-    !region.is_empty()
-        && region.len() <= 64
-        && region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+fn is_elsewhere(code: &str) -> bool {
+    matches!(
+        code,
+        "AuthorizationHeaderMalformed"
+            | "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "IllegalLocationConstraintException"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    #[test]
+    fn a_store_may_say_in_two_ways_how_long_it_wants_to_be_left_alone() {
+        let asked = |status: u16, headers: &[(&'static str, &'static str)]| {
+            let status = status.try_into().expect("a status");
+            let mut response = HttpResponse::new(status, SdkBody::empty());
+            for (name, value) in headers {
+                response.headers_mut().insert(*name, *value);
+            }
+            let metadata = ErrorMetadata::builder().build();
+            Answer::new(&response, &metadata).explain("send", "x").asked_pause()
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(asked(503, &[("retry-after", "7")]), seconds(7));
+        assert_eq!(asked(429, &[("retry-after", " 8 ")]), seconds(8));
+        // The store's clock counts, not this machine's.
+        let date = ("date", "Thu, 01 Jan 2015 00:00:00 GMT");
+        assert_eq!(
+            asked(503, &[date, ("retry-after", "Thu, 01 Jan 2015 00:02:00 GMT")]),
+            seconds(120)
+        );
+        assert_eq!(
+            asked(503, &[date, ("retry-after", "Wed, 31 Dec 2014 00:02:00 GMT")]),
+            seconds(0)
+        );
+        for (status, text) in [(500, "7"), (503, "soon"), (503, "-1"), (503, "")] {
+            assert_eq!(asked(status, &[("retry-after", text)]), None);
+        }
+    }
 }

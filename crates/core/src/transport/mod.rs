@@ -4,7 +4,8 @@
 //! goes out without a copy; the checksum is the engine's own, in a header; the payload is not
 //! hashed for the signature; the SDK's retries, stall protection and response checksums are off,
 //! because the engine has its own of each. One place ([`answer`]) bounds what the SDK reads, one
-//! ([`classify`]) says what a failure means.
+//! ([`classify`]) says what a failure means. What can be done about one without asking anybody, the
+//! store can do ([`Remedies`]): get other [`credentials`], find a bucket's [`place`].
 //!
 //! A [`Store`] holds one set of [`Calls`] for every lane, each with connections of its own, so that
 //! a socket is only ever touched by one thread.
@@ -14,7 +15,10 @@ mod body;
 mod calls;
 mod classify;
 pub(crate) mod connect;
+mod credentials;
 mod info;
+mod place;
+mod restore;
 mod shared_config;
 
 use std::sync::{Arc, OnceLock};
@@ -22,8 +26,10 @@ use std::sync::{Arc, OnceLock};
 use aws_config::meta::region::ProvideRegion as _;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::{
-    Config, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+    Config, IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation,
+    StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::retry::RetryConfig;
@@ -35,10 +41,12 @@ pub(crate) use calls::{
 };
 pub use info::ObjectInfo;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::limits::StoreProfile;
 use crate::options::{Credentials, SessionOptions};
 use connect::{Client, ConnectOptions, SharedTls};
+use credentials::Keys;
+use place::Places;
 
 /// Signed for when nothing names a region: what AWS's own tools and most stores take.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -47,6 +55,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 #[derive(Debug)]
 pub(crate) struct Store {
     calls: Vec<Calls>,
+    remedies: Remedies,
     is_encrypted: bool,
     endpoint_url: Option<String>,
     settled_profile: Option<Arc<StoreProfile>>,
@@ -70,7 +79,18 @@ impl Store {
         shared_config::check_profile(options).await?;
         // A client apart for credentials: what an identity service calls itself says nothing of the
         // store.
-        let config = load_config(options, connect::http_client(&connect, &tls)?).await;
+        let asking = connect::http_client(&connect, &tls)?;
+        let config = load_config(options, region(options).await, asking.clone()).await;
+        let keys = config.credentials_provider().map(|first| {
+            let (options, region) = (options.clone(), config.region().cloned());
+            Keys::new(first, move || {
+                let (options, region, asking) = (options.clone(), region.clone(), asking.clone());
+                Box::pin(async move {
+                    load_config(&options, region, asking).await.credentials_provider()
+                })
+            })
+        });
+        let remedies = Remedies { keys, places: Arc::default() };
         let url = endpoint_url(&config);
         let endpoint = url.as_deref().map(Endpoint::parse).transpose()?;
         let settled_profile = match (&options.store_profile, &endpoint) {
@@ -86,11 +106,17 @@ impl Store {
             .collect::<Result<Vec<_>>>()?;
         let calls = http
             .iter()
-            .map(|http| client_config(&config, http.clone(), url.clone(), path_style, options))
-            .map(|config| Calls::new(aws_sdk_s3::Client::from_conf(config), options.stall_timeout))
+            .map(|http| {
+                let keys = remedies.keys.clone();
+                let config =
+                    client_config(&config, keys, http.clone(), url.clone(), path_style, options);
+                let client = aws_sdk_s3::Client::from_conf(config);
+                Calls::new(client, Arc::clone(&remedies.places), options.stall_timeout)
+            })
             .collect();
         Ok(Self {
             calls,
+            remedies,
             is_encrypted: endpoint.is_none_or(|endpoint| endpoint.is_https),
             endpoint_url: url.as_deref().map(without_user),
             settled_profile: settled_profile.map(Arc::new),
@@ -102,6 +128,11 @@ impl Store {
     /// The requests, over the connections of `lane`.
     pub(crate) fn on(&self, lane: usize) -> &Calls {
         &self.calls[lane % self.calls.len()]
+    }
+
+    /// What can be done about its refusals.
+    pub(crate) fn remedies(&self) -> Remedies {
+        self.remedies.clone()
     }
 
     /// What the store allows, as far as is known by now: as asked, else by the endpoint's name,
@@ -157,13 +188,44 @@ fn without_user(url: &str) -> String {
     plain.trim_end_matches('/').to_owned()
 }
 
-async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
+/// What a session can do by itself about failures that carry a [`Remedy`]. The default one can only
+/// remember where buckets are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Remedies {
+    keys: Option<Keys>,
+    places: Arc<Places>,
+}
+
+impl Remedies {
+    /// Does what `error` can be remedied by, once for all requests that fail alike. Says whether it
+    /// is worth asking again, or what came in between.
+    pub(crate) async fn apply(&self, error: &Error) -> Result<bool> {
+        match (error.remedy(), &self.keys) {
+            (Some(Remedy::OtherCredentials { refused }), Some(keys)) => {
+                keys.replace(*refused).await.or_else(|why| {
+                    match classify::credentials_problem(error.operation(), error.target(), &why) {
+                        Some(problem) => Err(problem.caused_by(why)),
+                        None => Ok(false),
+                    }
+                })
+            }
+            (Some(Remedy::OtherPlace { bucket, place }), _) => {
+                self.places.learn(bucket, place);
+                Ok(true)
+            }
+            (Some(Remedy::SendAgain), _) => Ok(true),
+            _ => Ok(false),
+        }
+    }
+}
+
+async fn load_config(options: &SessionOptions, region: Option<Region>, http: Client) -> SdkConfig {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(SharedHttpClient::new(http))
         // The default, but given: left to itself, aws-config panics on an AWS_MAX_ATTEMPTS that is
         // no number. It only concerns requests for credentials.
         .retry_config(RetryConfig::standard());
-    if let Some(region) = region(options).await {
+    if let Some(region) = region {
         loader = loader.region(region);
     }
     if let Some(profile) = &options.profile {
@@ -214,6 +276,7 @@ async fn region(options: &SessionOptions) -> Option<Region> {
 
 fn client_config(
     config: &SdkConfig,
+    keys: Option<Keys>,
     http: Client,
     endpoint_url: Option<String>,
     path_style: bool,
@@ -222,6 +285,8 @@ fn client_config(
     let mut builder = aws_sdk_s3::config::Builder::from(config)
         .http_client(http)
         .interceptor(answer::Answers)
+        // What it keeps, it uses whatever the store says.
+        .identity_cache(IdentityCache::no_cache())
         .force_path_style(path_style)
         // The SDK's retries draw on one small quota that all requests share.
         .retry_config(RetryConfig::disabled())
@@ -231,6 +296,7 @@ fn client_config(
         // The engine brings its own checksums, and sums what arrives.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    builder.set_credentials_provider(keys.map(SharedCredentialsProvider::new));
     // The SDK's own choice would take a variable that is set to nothing for an endpoint.
     builder.set_endpoint_url(endpoint_url);
     if config.region().is_none_or(|region| region.as_ref().is_empty()) {

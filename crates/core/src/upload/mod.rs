@@ -82,6 +82,7 @@ pub(crate) async fn run(
         warnings: Vec::new(),
     };
     let plan = upload.plan().await?;
+    scope.expect_parts(plan.part_count());
     let kept_bytes = Arc::clone(&upload.kept_bytes);
     options.events.emit(|| Event::Started {
         operation: Operation::Upload,
@@ -191,7 +192,8 @@ impl Upload<'_> {
         let token = options.if_none_match.then(new_token);
         options.metadata.extend(token.clone().map(|token| (TOKEN_NAME.to_owned(), token)));
         let receipt = loop {
-            let attempt = |_| async {
+            let attempt = async |number| {
+                let digest = summed_for(number, self.source, part, digest).await?;
                 let (bytes, sign) = (self.source.slice(part)?, !self.profile.unsigned_payload);
                 let payload = Payload { bytes, digest, sign };
                 self.engine.calls().put(self.url, payload, &options).await
@@ -327,6 +329,20 @@ fn blame(source: &Source, error: Error) -> Error {
     match error.kind() {
         ErrorKind::Interrupted => error,
         _ => source.check_unchanged().err().unwrap_or(error),
+    }
+}
+
+/// The sum that goes along with this attempt: made anew after a failed one, which may have failed
+/// because it was not the sum of these bytes.
+async fn summed_for(
+    attempt: u32,
+    source: &Source,
+    part: Part,
+    digest: Option<Digest>,
+) -> Result<Option<Digest>> {
+    match digest {
+        Some(digest) if attempt > 1 => Ok(Some(sum(source, part, digest.algorithm()).await?)),
+        _ => Ok(digest),
     }
 }
 

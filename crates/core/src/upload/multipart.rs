@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::claims::{Listed, kept};
 use super::prove::Computed;
 use super::unfinished::is_doubtful;
-use super::{OPERATION, Upload, blame, lost_a_race, new_token, sum, tell_end, tell_start};
+use super::{
+    OPERATION, Upload, blame, lost_a_race, new_token, sum, summed_for, tell_end, tell_start,
+};
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::ChecksumType;
@@ -240,7 +242,7 @@ impl Upload<'_> {
         let job = |lane, part: Part| {
             let (engine, source) = (self.engine.clone(), self.source.clone());
             let (url, upload_id, options) = (url.clone(), upload_id.clone(), options.clone());
-            let (scope, listed) = (self.scope.clone(), listed.clone());
+            let (scope, listed) = (self.scope.stopped_by(cancel), listed.clone());
             let (recorder, acknowledged) =
                 (self.recorder.clone(), Arc::clone(&self.acknowledged_bytes));
             async move {
@@ -257,7 +259,8 @@ impl Upload<'_> {
                     }
                     None => {
                         tell_start(&options, part);
-                        let attempt = |_| async {
+                        let attempt = async |number| {
+                            let digest = summed_for(number, &source, part, digest).await?;
                             let payload = Payload { bytes: source.slice(part)?, digest, sign };
                             let calls = engine.calls_on(lane);
                             calls
@@ -279,7 +282,7 @@ impl Upload<'_> {
         };
         let lanes = self.engine.lanes();
         let grace = if self.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, self.concurrency, parts, cancel, grace, job)
+        run_parts(lanes, self.concurrency, parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
@@ -338,7 +341,7 @@ pub(crate) async fn abort(
     key: Option<&CustomerKey>,
 ) -> Result<()> {
     // Not stopped by the cancel that led here.
-    let scope = RetryScope::default();
+    let scope = RetryScope::of_cleanup();
     let calls = engine.calls();
     for round in 0..ABORT_ROUNDS {
         if round > 0 {

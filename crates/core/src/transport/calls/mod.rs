@@ -1,15 +1,19 @@
 //! The requests themselves: one method each, from the engine's types to S3's and back.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Region;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
 use super::body::ANSWER_FACTOR;
 use super::classify::classify;
-use crate::error::{Error, ErrorKind, Result};
+use super::place::Places;
+use crate::error::{Error, ErrorKind, Place, Result};
 
 /// Sets the three SSE-C headers on a request that takes them.
 macro_rules! with_customer_key {
@@ -49,23 +53,56 @@ pub(crate) use read::Pin;
 pub(crate) use uploads::{ListedPart, ListedUpload};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
+/// Clients kept for buckets that are elsewhere. More places than that are a store's mistake, and a
+/// client is quickly made.
+const MAX_ELSEWHERE: usize = 64;
+
 /// S3's calls over one lane's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
-    client: Client,
+    home: Client,
+    places: Arc<Places>,
+    /// Clients for buckets that are elsewhere, over the same connections.
+    elsewhere: Arc<Mutex<HashMap<Place, Client>>>,
     stall_timeout: Duration,
 }
 
 impl Calls {
-    pub(in crate::transport) fn new(client: Client, stall_timeout: Duration) -> Self {
-        Self { client, stall_timeout }
+    pub(in crate::transport) fn new(
+        client: Client,
+        places: Arc<Places>,
+        stall_timeout: Duration,
+    ) -> Self {
+        Self { home: client, places, elsewhere: Arc::default(), stall_timeout }
+    }
+
+    /// The client for requests to this bucket.
+    fn client(&self, bucket: &str) -> Client {
+        let Some(place) = self.places.of(bucket) else { return self.home.clone() };
+        let mut elsewhere =
+            self.elsewhere.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let make = || {
+            let mut config = self.home.config().to_builder();
+            if let Some(region) = &place.region {
+                config.set_region(Some(Region::new(region.clone())));
+            }
+            if place.endpoint_url.is_some() {
+                config.set_endpoint_url(place.endpoint_url.clone());
+                config.set_force_path_style(place.path_style);
+            }
+            Client::from_conf(config.build())
+        };
+        if elsewhere.len() >= MAX_ELSEWHERE && !elsewhere.contains_key(&place) {
+            elsewhere.clear();
+        }
+        elsewhere.entry(place.clone()).or_insert_with(make).clone()
     }
 
     /// Asks whether the bucket is there. Also the cheapest way to learn what a store calls itself.
     pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<()> {
         const OPERATION: &str = "look at";
         let target = format!("s3://{bucket}");
-        let request = self.client.head_bucket().bucket(bucket);
+        let request = self.client(bucket).head_bucket().bucket(bucket);
         let answer =
             async { request.send().await.map(drop).map_err(|e| classify(OPERATION, &target, e)) };
         self.answered(OPERATION, &target, answer).await
@@ -76,12 +113,13 @@ impl Calls {
         const OPERATION: &str = "make";
         let target = format!("s3://{bucket}");
         // The first region is the one that must not be named.
-        let region = self.client.config().region().map(ToString::to_string);
+        let client = self.client(bucket);
+        let region = client.config().region().map(ToString::to_string);
         let place = region.filter(|region| region != "us-east-1").map(|region| {
             let place = BucketLocationConstraint::from(region.as_str());
             CreateBucketConfiguration::builder().location_constraint(place).build()
         });
-        let request = self.client.create_bucket().bucket(bucket);
+        let request = client.create_bucket().bucket(bucket);
         let request = request.set_create_bucket_configuration(place);
         let answer = async {
             match request.send().await {

@@ -13,6 +13,7 @@ use crate::options::CustomerKey;
 use crate::transport::classify::classify;
 use crate::transport::connect;
 use crate::transport::info::{MAX_PARTS, ObjectInfo, PartSizesPage, unsigned};
+use crate::transport::restore::restore_command;
 use crate::url::S3Url;
 
 /// What a look at an object is called in messages.
@@ -46,7 +47,7 @@ impl Calls {
         key: Option<&CustomerKey>,
     ) -> Result<ObjectInfo> {
         let request = self
-            .client
+            .client(url.bucket())
             .head_object()
             .bucket(url.bucket())
             .key(url.key())
@@ -72,7 +73,7 @@ impl Calls {
         // Not pinned to the ETag, which some stores hold against the part's own: a look at another
         // object does no harm, as the ranges are pinned.
         let request = self
-            .client
+            .client(url.bucket())
             .head_object()
             .bucket(url.bucket())
             .key(url.key())
@@ -94,7 +95,7 @@ impl Calls {
         let mut marker = None;
         loop {
             let request = self
-                .client
+                .client(url.bucket())
                 .get_object_attributes()
                 .bucket(url.bucket())
                 .key(url.key())
@@ -141,7 +142,7 @@ impl Calls {
         let target = url.to_string();
         let end = offset_bytes + len_bytes - 1;
         let request = self
-            .client
+            .client(url.bucket())
             .get_object()
             .bucket(url.bucket())
             .key(url.key())
@@ -154,6 +155,11 @@ impl Calls {
             request.send().await.map_err(|error| match classify(OPERATION, &target, error) {
                 error if error.code() == Some("PreconditionFailed") => changed(&target),
                 error if error.kind() == ErrorKind::Conflict => changed(&target),
+                error if error.kind() == ErrorKind::Archived => {
+                    let version = pin.version_id.as_deref();
+                    let command = restore_command(url.bucket(), url.key(), version);
+                    error.advise(format!("restore it first, with: {command}"))
+                }
                 error => error,
             })
         });

@@ -59,7 +59,7 @@ impl Calls {
     ) -> Result<PartsPage> {
         const OPERATION: &str = "list the parts of";
         let request = self
-            .client
+            .client(url.bucket())
             .list_parts()
             .bucket(url.bucket())
             .key(url.key())
@@ -106,7 +106,7 @@ impl Calls {
     ) -> Result<UploadsPage> {
         const OPERATION: &str = "list the unfinished uploads of";
         let request = self
-            .client
+            .client(bucket)
             .list_multipart_uploads()
             .bucket(bucket)
             .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))

@@ -15,7 +15,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
 use super::{Calls, answered_within, stalled};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest};
 use crate::options::{CustomerKey, Encryption, UploadOptions};
 use crate::progress::{Emitter, Event};
@@ -83,7 +83,7 @@ impl Calls {
         payload: Payload,
         options: &UploadOptions,
     ) -> Result<Receipt> {
-        let request = self.client.put_object().bucket(url.bucket()).key(url.key());
+        let request = self.client(url.bucket()).put_object().bucket(url.bucket()).key(url.key());
         let request = with_attributes_on_put(request, options)
             .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
             .content_length(payload.bytes.len().try_into().unwrap_or(i64::MAX));
@@ -129,7 +129,8 @@ impl Calls {
         options: &UploadOptions,
     ) -> Result<String> {
         const OPERATION: &str = "begin the upload to";
-        let request = self.client.create_multipart_upload().bucket(url.bucket()).key(url.key());
+        let request =
+            self.client(url.bucket()).create_multipart_upload().bucket(url.bucket()).key(url.key());
         let mut request = with_attributes_on_create(request, options).metadata(TOKEN_NAME, token);
         if let Some((algorithm, kind)) = checksum.filter(|(a, _)| *a != Algorithm::Md5) {
             request = request
@@ -161,7 +162,7 @@ impl Calls {
         options: &UploadOptions,
     ) -> Result<PartReceipt> {
         let request = self
-            .client
+            .client(url.bucket())
             .upload_part()
             .bucket(url.bucket())
             .key(url.key())
@@ -211,7 +212,7 @@ impl Calls {
         const OPERATION: &str = "complete the upload to";
         let listed = parts.iter().map(completed_part).collect();
         let request = self
-            .client
+            .client(url.bucket())
             .complete_multipart_upload()
             .bucket(url.bucket())
             .key(url.key())
@@ -258,7 +259,7 @@ impl Calls {
     pub(crate) async fn abort_multipart(&self, url: &S3Url, upload_id: &str) -> Result<()> {
         const OPERATION: &str = "abort the upload to";
         let request = self
-            .client
+            .client(url.bucket())
             .abort_multipart_upload()
             .bucket(url.bucket())
             .key(url.key())
@@ -327,10 +328,14 @@ fn refused<E>(
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    match digest {
+    let error = match digest {
         Some(digest) => refused_checksum(operation, target, digest.algorithm(), failure),
         None => classify(operation, target, failure),
+    };
+    if error.kind() == ErrorKind::Integrity {
+        return error.remedied_by(Some(Remedy::SendAgain));
     }
+    error
 }
 
 /// The same for a request that named `algorithm`: stores that don't know a checksum's header refuse
