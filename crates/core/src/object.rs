@@ -97,6 +97,9 @@ impl Object {
 
     /// Uploads the file at `path`, in parallel parts when it is large, and verifies it.
     ///
+    /// The file is read twice, first to be summed. A program that calls
+    /// [`guard_mapped_files`](crate::guard_mapped_files) lets it be mapped instead, which is faster.
+    ///
     /// An upload that fails before the object is complete leaves nothing behind in the store; an
     /// object that was completed and could not be proven stays, and the error says so. Dropping
     /// the future stops the upload and cleans up in the background.

@@ -8,17 +8,17 @@
 //! kernel's own reading of a lost page fails with `EFAULT`.)
 //!
 //! A signal handler belongs to the whole process, so a library must not install one unasked: see
-//! [`guard_mapped_files`].
+//! [`guard_mapped_files`]. Nothing is mapped where this handler is not the one in place.
 
 use std::io;
 use std::ops::Range;
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Sources mapped at once that can be guarded. One more would be mapped unguarded. Far above any
-/// sensible number of large files in flight, and small enough to be searched.
+/// Sources mapped at once. One more is read instead. Far above any sensible number of large files
+/// in flight, and small enough to be searched.
 const SLOTS: usize = 1024;
 
 /// In a slot's `start`: being filled in. No mapping starts there.
@@ -36,61 +36,68 @@ static MAPPED: [Slot; SLOTS] = [const {
 
 static PAGE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes uploads survive a source file that shrinks, or a disk that fails, while it is read: the
-/// upload then ends with an error, where otherwise the process would end with SIGBUS.
+/// Lets uploads map their files instead of reading them, which takes less of the processor, and
+/// makes them survive a file that shrinks, or a disk that fails, meanwhile: the upload ends with an
+/// error, as it does when files are read, where otherwise the process would end with SIGBUS.
 ///
 /// Installs a SIGBUS handler for the whole process, which passes on every fault that is not in a
 /// source of this crate to the handler that was there before. Call it once, early, from a program
-/// that owns its signal handlers; a second call does nothing.
+/// that owns its signal handlers; a second call does nothing. Where another handler is installed
+/// over it, or this is never called, files are read.
 ///
 /// ```
 /// brigade::guard_mapped_files()?;
 /// # Ok::<(), brigade::Error>(())
 /// ```
 pub fn guard_mapped_files() -> Result<()> {
-    static INSTALL: Once = Once::new();
-    let mut failure = None;
-    INSTALL.call_once(|| {
-        PAGE_BYTES.store(rustix::param::page_size(), Ordering::Relaxed);
-        failure = install().err();
-    });
-    failure.map_or(Ok(()), |source| {
-        let detail = source.to_string();
-        Err(Error::new(ErrorKind::Io, "handle", "SIGBUS", detail).caused_by(source))
+    // Errors cannot be cloned; the system's number for one can.
+    static INSTALLED: OnceLock<Result<(), Option<i32>>> = OnceLock::new();
+    INSTALLED.get_or_init(|| install().map_err(|error| error.raw_os_error())).map_err(|code| {
+        let source = code.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+        Error::new(ErrorKind::Io, "handle", "SIGBUS", source.to_string()).caused_by(source)
     })
+}
+
+/// Whether SIGBUS comes here now.
+#[allow(unsafe_code)]
+pub(super) fn is_installed() -> bool {
+    // SAFETY: `sigaction` only fills in the structure that it is given, for which zeroes are valid.
+    let (answer, current) = unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut current), current)
+    };
+    answer == 0 && current.sa_sigaction == on_sigbus as *const () as usize
 }
 
 /// A mapping that the handler knows of, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Registration(Option<usize>);
+pub(super) struct Registration(usize);
 
 impl Registration {
-    /// Makes the mapping at these addresses known. Must be dropped before it is unmapped.
-    pub(super) fn new(addresses: Range<usize>) -> Self {
-        let free = MAPPED.iter().position(|slot| {
+    /// Makes the mapping at these addresses known, if there is a place left. Must be dropped before
+    /// it is unmapped.
+    pub(super) fn new(addresses: Range<usize>) -> Option<Self> {
+        let index = MAPPED.iter().position(|slot| {
             let taken =
                 slot.start.compare_exchange(0, RESERVED, Ordering::Acquire, Ordering::Relaxed);
             taken.is_ok()
-        });
-        if let Some(slot) = free.map(|index| &MAPPED[index]) {
-            slot.lost.store(false, Ordering::Relaxed);
-            slot.end.store(addresses.end, Ordering::Relaxed);
-            slot.start.store(addresses.start, Ordering::Release);
-        }
-        Self(free)
+        })?;
+        let slot = &MAPPED[index];
+        slot.lost.store(false, Ordering::Relaxed);
+        slot.end.store(addresses.end, Ordering::Relaxed);
+        slot.start.store(addresses.start, Ordering::Release);
+        Some(Self(index))
     }
 
     /// Whether pages of the mapping were lost and zeroes were read in their place.
     pub(super) fn has_lost_pages(&self) -> bool {
-        self.0.is_some_and(|index| MAPPED[index].lost.load(Ordering::Acquire))
+        MAPPED[self.0].lost.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(index) = self.0 {
-            MAPPED[index].start.store(0, Ordering::Release);
-        }
+        MAPPED[self.0].start.store(0, Ordering::Release);
     }
 }
 
@@ -106,6 +113,7 @@ static BEFORE: Before = Before(std::cell::UnsafeCell::new(std::mem::MaybeUninit:
 
 #[allow(unsafe_code)]
 fn install() -> io::Result<()> {
+    PAGE_BYTES.store(rustix::param::page_size(), Ordering::Relaxed);
     // SAFETY: `sigaction` is given a zeroed structure with its fields filled in and a place for the
     // old one; the handler touches only atomics and makes system calls.
     unsafe {

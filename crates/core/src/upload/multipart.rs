@@ -100,14 +100,14 @@ impl Upload<'_> {
                     None => None,
                 };
                 let attempt = |_| async {
-                    let payload = Payload { bytes: source.slice(part)?, digest, sign };
+                    let payload = Payload { content: source.content(part)?, digest, sign };
                     let calls = engine.calls_on(lane);
                     calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                 };
                 let receipt = engine.retry().run(&scope, Some(part.number), attempt).await;
                 let receipt =
                     receipt.map_err(|error| blame(&source, error.in_part(part.number)))?;
-                source.release(part);
+                source.release(part.offset_bytes, part.len_bytes);
                 tell_end(&options, part, started);
                 Ok(receipt)
             }
