@@ -135,24 +135,42 @@ fn install() -> io::Result<()> {
 /// Runs wherever the fault happened: no allocation, no lock, nothing but atomics and system calls.
 #[allow(unsafe_code)]
 extern "C" fn on_sigbus(
-    _signal: libc::c_int,
+    signal: libc::c_int,
     info: *mut libc::siginfo_t,
-    _context: *mut libc::c_void,
+    context: *mut libc::c_void,
 ) {
     // SAFETY: the kernel passes a valid `siginfo_t` to an SA_SIGINFO handler.
-    let address = unsafe { (*info).si_addr() } as usize;
+    let (address, is_fault) = unsafe { ((*info).si_addr() as usize, (*info).si_code > 0) };
     for slot in &MAPPED {
         let start = slot.start.load(Ordering::Acquire);
         let end = slot.end.load(Ordering::Relaxed);
-        if start > RESERVED && (start..end).contains(&address) && replace(address, end) {
+        let is_ours = is_fault && start > RESERVED && (start..end).contains(&address);
+        if is_ours && replace(address, end) {
             slot.lost.store(true, Ordering::Release);
             return;
         }
     }
-    // Not ours: the fault happens again on return, and goes to who was there before.
-    // SAFETY: `BEFORE` was filled in before this handler was installed.
+    // SAFETY: `BEFORE` was filled in before this handler was installed, and what it holds is what
+    // the kernel itself would have called in this way.
     unsafe {
-        libc::sigaction(libc::SIGBUS, (*BEFORE.0.get()).as_ptr(), std::ptr::null_mut());
+        let before = (*BEFORE.0.get()).assume_init_ref();
+        match before.sa_sigaction {
+            libc::SIG_IGN if !is_fault => {}
+            // Nobody: a fault happens again on return, and a signal that was sent is sent again.
+            libc::SIG_DFL | libc::SIG_IGN => {
+                libc::sigaction(libc::SIGBUS, before, std::ptr::null_mut());
+                if !is_fault {
+                    libc::raise(signal);
+                }
+            }
+            handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+                type Informed = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+                std::mem::transmute::<usize, Informed>(handler)(signal, info, context);
+            }
+            handler => {
+                std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(handler)(signal);
+            }
+        }
     }
 }
 
@@ -178,5 +196,90 @@ fn replace(address: usize, end: usize) -> bool {
         );
         *errno = before;
         mapped != libc::MAP_FAILED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::super::mapping::Mapping;
+    use super::*;
+
+    const CHILD: &str = "BRIGADE_TESTS_SIGBUS";
+
+    /// Whoever handled SIGBUS before.
+    #[allow(unsafe_code)]
+    extern "C" fn somebody_elses(
+        _signal: libc::c_int,
+        info: *mut libc::siginfo_t,
+        _context: *mut libc::c_void,
+    ) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as in `on_sigbus`.
+        let (address, is_fault) = unsafe { ((*info).si_addr() as usize, (*info).si_code > 0) };
+        let page = PAGE_BYTES.load(Ordering::Relaxed);
+        assert!(!is_fault || replace(address, (address & !(page - 1)) + page));
+    }
+
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    #[allow(unsafe_code)]
+    fn handle_with(handler: usize) {
+        // SAFETY: as in `install`.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler;
+            action.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()), 0);
+        }
+    }
+
+    /// Handlers are the whole process's, so this one starts another process that runs it alone.
+    #[test]
+    #[allow(unsafe_code)]
+    fn what_is_not_ours_goes_to_who_was_there_before() {
+        if std::env::var_os(CHILD).is_none() {
+            let child = Command::new(std::env::current_exe().expect("known"))
+                .args([
+                    "--exact",
+                    "file::guard::tests::what_is_not_ours_goes_to_who_was_there_before",
+                ])
+                .env(CHILD, "1")
+                .output()
+                .expect("run");
+            let said = String::from_utf8_lossy(&child.stdout);
+            assert!(child.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(10_000).expect("long");
+        handle_with(somebody_elses as *const () as usize);
+        assert!(Mapping::new(&file, 10_000).is_none(), "nothing guards it");
+        guard_mapped_files().expect("installed");
+        let ours = Mapping::new(&file, 10_000).expect("guarded");
+        // SAFETY: its lost pages are `somebody_elses`.
+        let theirs = unsafe { memmap2::Mmap::map(&file).expect("mapped") };
+        file.set_len(0).expect("shorter");
+        assert_eq!((theirs[0], theirs[9_999], CALLS.load(Ordering::Relaxed)), (0, 0, 2));
+        assert!(!ours.has_lost_pages());
+        assert_eq!((ours.bytes()[0], CALLS.load(Ordering::Relaxed)), (0, 2));
+        assert!(ours.has_lost_pages());
+        // SAFETY: a signal that has handlers.
+        unsafe { libc::raise(libc::SIGBUS) };
+        assert_eq!(CALLS.load(Ordering::Relaxed), 3);
+        file.set_len(10_000).expect("long again");
+        assert!(Mapping::new(&file, 10_000).is_some());
+        handle_with(somebody_elses as *const () as usize);
+        assert!(Mapping::new(&file, 10_000).is_none(), "somebody else's handler is in place");
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_mapping_is_gone() {
+        let places = || MAPPED.iter().filter(|s| s.start.load(Ordering::Relaxed) == 8_192).count();
+        let one = Registration::new(8_192..8_200);
+        assert_eq!((one.is_some(), places()), (true, 1));
+        drop(one);
+        assert_eq!(places(), 0);
     }
 }
