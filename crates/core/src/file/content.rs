@@ -126,17 +126,17 @@ impl Frames {
     }
 
     fn frame(&self, len: usize) -> Result<Bytes> {
-        let (source, part) = match &self.content.0 {
+        let (source, frame) = match &self.content.0 {
             Kind::Held(bytes) => {
-                let start = bytes.len() - usize::try_from(self.rest_bytes()).unwrap_or(bytes.len());
+                let start = usize::try_from(self.at_bytes).unwrap_or(bytes.len());
                 return Ok(bytes.slice(start..start + len));
             }
-            Kind::Mapped(source, part) | Kind::Read(source, part) => (source, part),
-        };
-        let offset = part.offset_bytes + self.at_bytes;
-        let frame = match &self.content.0 {
-            Kind::Read(..) => source.read_frame(offset, len)?,
-            _ => source.mapped_bytes(offset, len as u64),
+            Kind::Mapped(source, part) => {
+                (source, source.mapped_bytes(part.offset_bytes + self.at_bytes, len as u64))
+            }
+            Kind::Read(source, part) => {
+                (source, source.read_frame(part.offset_bytes + self.at_bytes, len)?)
+            }
         };
         // Before a request is whole: one that was cut short is not taken for an object.
         if self.rest_bytes() == len as u64 {
