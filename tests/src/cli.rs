@@ -148,12 +148,26 @@ impl Sandbox {
         }
     }
 
-    /// Fails unless the folder holds no partial file and the store no unfinished upload. A store
-    /// may still be at work for a client that is gone, so it is given a moment.
+    /// Where the command keeps the manifests of uploads, and links to those of downloads.
+    pub fn manifests(&self) -> PathBuf {
+        self.folder.path().join("home/.local/state/brigade")
+    }
+
+    /// How many parts are recorded as done, of all unfinished transfers together.
+    pub fn recorded_parts(&self) -> usize {
+        let unfinished = brigade::unfinished(&self.manifests()).expect("a folder");
+        unfinished.into_iter().flatten().map(|found| found.manifest.parts.len()).sum()
+    }
+
+    /// Fails unless the folder holds no partial file, the store no unfinished upload, and nothing is
+    /// recorded of one. A store may still be at work for a client that is gone, so it is given a
+    /// moment.
     #[track_caller]
     pub fn assert_clean(&self) {
         let left = files::leftovers(&self.folder());
         assert!(left.is_empty(), "partial files were left: {left:?}");
+        let left: Vec<_> = std::fs::read_dir(self.manifests()).into_iter().flatten().collect();
+        assert!(left.is_empty(), "manifests were left: {left:?}");
         let clean = || self.store.stats().unfinished_uploads == 0;
         eventually("the store has no unfinished upload", Duration::from_secs(2), clean);
     }

@@ -139,10 +139,12 @@ fn a_disk_too_small_is_found_before_the_first_byte() {
     assert_eq!(left, "");
     let said = run.stderr.trim_end();
     assert_eq!(run.code(), 1, "{run}");
-    assert_eq!(
-        said,
-        "brigade: error: download to disk/x: not enough disk space: 64.0 MiB needed, 16.0 MiB \
-         free; free some space, or choose another target"
+    // The manifest takes a page of it.
+    assert!(
+        said.starts_with(
+            "brigade: error: download to disk/x: not enough disk space: 64.0 MiB needed, 1"
+        ) && said.ends_with(" MiB free; free some space, or choose another target"),
+        "{said}"
     );
     assert_eq!(sandbox.store().stats().count("GetObject"), 0);
 }

@@ -34,40 +34,67 @@ fn downloading(sandbox: &Sandbox, relay: &Relay) -> Running {
 }
 
 #[test]
-fn an_upload_stops_and_leaves_nothing_in_the_store() {
+fn a_transfer_stops_soon_and_says_how_to_go_on() {
     for (signal, code) in SIGNALS {
         let sandbox = Sandbox::new();
-        sandbox.file("f", 20 * PART);
+        let file = sandbox.file("f", 20 * PART);
         let relay = Relay::slow(sandbox.store(), CRAWL);
         let running = uploading(&sandbox, &relay);
+        eventually("a part was sent", Duration::from_secs(20), || sandbox.recorded_parts() > 0);
         let asked = Instant::now();
         running.signal(signal);
         let run = running.wait();
         assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
         assert_eq!(
             run.stderr.lines().next(),
-            Some("brigade: stopping and cleaning up; a second signal ends it at once")
+            Some("brigade: stopping; a second signal ends it at once")
         );
-        assert_eq!(run.failed_in_the_end(code), "upload to s3://bucket/f: stopped as asked");
-        assert_eq!(relay.count("AbortMultipartUpload"), 1);
+        let said = run.failed_in_the_end(code);
+        assert!(said.starts_with("upload to s3://bucket/f: stopped as asked; "), "{said}");
+        let again = " of 100.0 MiB are kept, and running it again goes on from there: \
+                     brigade cp f s3://bucket/f --part-size 5MiB";
+        assert!(said.ends_with(again), "{said}");
+        assert_eq!(relay.count("AbortMultipartUpload"), 0);
+        let report = sandbox.cp("f s3://bucket/f --part-size 5MiB --json").run().report();
+        assert!(report["resumed_bytes"].as_u64() >= Some(PART), "{report}");
+
+        let relay = Relay::slow(sandbox.store(), CRAWL);
+        let running = downloading(&sandbox, &relay);
+        eventually("a range was written", Duration::from_secs(20), || sandbox.recorded_parts() > 0);
+        let asked = Instant::now();
+        running.signal(signal);
+        let run = running.wait();
+        assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
+        let said = run.failed_in_the_end(code);
+        assert!(said.starts_with("download s3://bucket/f: stopped as asked; "), "{said}");
+        assert!(said.ends_with("goes on from there: brigade cp s3://bucket/f copy"), "{said}");
+        assert!(!sandbox.path("copy").exists());
+        let report = sandbox.cp("s3://bucket/f copy --json").run().report();
+        assert!(report["resumed_bytes"].as_u64() >= Some(PART), "{report}");
+        files::assert_same(&file, &sandbox.path("copy"));
         sandbox.assert_clean();
     }
 }
 
 #[test]
-fn a_download_stops_and_leaves_no_file() {
-    let sandbox = Sandbox::new();
-    sandbox.file("f", 20 * PART);
-    sandbox.cp("f s3://bucket/f").run().succeeded();
+fn an_upload_that_cannot_be_recorded_leaves_nothing_in_the_store() {
     for (signal, code) in SIGNALS {
+        let sandbox = Sandbox::new();
+        sandbox.file("f", 20 * PART);
+        sandbox.file("no-folder", 1);
         let relay = Relay::slow(sandbox.store(), CRAWL);
-        let running = downloading(&sandbox, &relay);
+        let line = "f s3://bucket/f --part-size 5MiB --manifest-dir no-folder";
+        let running = sandbox.cp(line).endpoint(relay.url()).start();
+        eventually("parts are on their way", Duration::from_secs(10), || {
+            sandbox.store().stats().count("UploadPart") > 2
+        });
         let asked = Instant::now();
         running.signal(signal);
         let run = running.wait();
         assert!(asked.elapsed() < SOON, "{:?}: {run}", asked.elapsed());
-        assert_eq!(run.failed_in_the_end(code), "download s3://bucket/f: stopped as asked");
-        assert!(!sandbox.path("copy").exists());
+        assert!(run.stderr.contains("this transfer cannot be resumed: "), "{run}");
+        assert_eq!(run.failed_in_the_end(code), "upload to s3://bucket/f: stopped as asked");
+        assert_eq!(relay.count("AbortMultipartUpload"), 1);
         sandbox.assert_clean();
     }
 }

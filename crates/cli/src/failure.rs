@@ -29,6 +29,21 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// A transfer failed, and what it did so far is kept; the message says how to go on.
+#[derive(Debug)]
+pub(crate) struct Resumable {
+    pub(crate) error: brigade::Error,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Resumable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Resumable {}
+
 /// How a command failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -61,6 +76,14 @@ impl From<&anyhow::Error> for Failure {
                 exit: error.kind().into(),
                 kind: kind_name(error.kind()),
                 message: error.to_string(),
+                advice: error.advice().map(str::to_owned),
+            };
+        }
+        if let Some(Resumable { error, .. }) = error.downcast_ref::<Resumable>() {
+            return Self {
+                exit: error.kind().into(),
+                kind: kind_name(error.kind()),
+                message,
                 advice: error.advice().map(str::to_owned),
             };
         }

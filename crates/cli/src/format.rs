@@ -1,5 +1,6 @@
 //! Numbers and names as people read them.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use brigade::limits::format_size;
@@ -38,6 +39,21 @@ pub(crate) fn countdown(remaining: Option<Duration>) -> String {
 /// `1 part`, `2 parts`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// A command line that a POSIX shell reads as these words.
+pub(crate) fn command_line(words: &[OsString]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| shell_quoted(&word.to_string_lossy())).collect();
+    quoted.join(" ")
+}
+
+/// `text` as one word of a POSIX shell.
+pub(crate) fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+,=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Keys and file names may hold newlines or escape sequences; a terminal must not obey them, and a

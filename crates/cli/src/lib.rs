@@ -33,7 +33,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let environment = Environment::of_process();
     let exit = match args::parse(&args) {
-        Ok(cli) => commands::run(cli, &environment),
+        Ok(cli) => commands::run(cli, &args, &environment),
         Err(stop) => commands::tell_parse_stop(&stop, &args, &environment),
     };
     ExitCode::from(exit.code())

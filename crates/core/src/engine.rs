@@ -4,6 +4,7 @@
 //! any executor; a caller that drops its future asks the task to stop, and the task cleans up.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,7 @@ struct Stages {
     lanes: Arc<Lanes>,
     store: Store,
     retry: Retry,
+    manifest_folder: Option<PathBuf>,
 }
 
 impl Engine {
@@ -35,11 +37,12 @@ impl Engine {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let lanes = Arc::new(Lanes::start(count)?);
         let retry = Retry::new(options.retry.clone());
+        let manifest_folder = options.manifest_folder.clone();
         // The SDK's configuration wants a runtime around it, which the caller may not have.
         let connecting =
             lanes.spawn(0, async move { Store::connect(&options, count.max(1)).await });
         let store = connecting.await.map_err(lost)??;
-        Ok(Self { stages: Arc::new(Stages { lanes, store, retry }), home: 0 })
+        Ok(Self { stages: Arc::new(Stages { lanes, store, retry, manifest_folder }), home: 0 })
     }
 
     /// Runs `task` on a lane of its own choice, with an engine whose home that lane is.
@@ -93,6 +96,11 @@ impl Engine {
 
     pub(crate) fn retry(&self) -> &Retry {
         &self.stages.retry
+    }
+
+    /// Where unfinished transfers are recorded, if they are.
+    pub(crate) fn manifest_folder(&self) -> Option<&Path> {
+        self.stages.manifest_folder.as_deref()
     }
 
     /// S3 refuses an SSE-C key over plain HTTP, and by then it has crossed the network.
@@ -181,6 +189,16 @@ impl Engine {
 /// How a transfer ends that somebody asked to stop.
 pub(crate) fn stopped(operation: &'static str, url: &S3Url) -> Error {
     Error::new(ErrorKind::Interrupted, operation, url.to_string(), "stopped as asked")
+}
+
+/// Runs what waits for a disk away from the lane's connections.
+pub(crate) async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| {
+        Err(Error::new(ErrorKind::Io, operation, "a file", "its thread ended").caused_by(source))
+    })
 }
 
 /// A stage that was stopped does not know of what transfer it was; this says so.

@@ -93,6 +93,8 @@ struct Inner {
     detail: String,
     advice: Option<String>,
     code: Option<String>,
+    /// How much is done and kept for a later run: "3 MiB of 8 MiB".
+    kept: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -111,6 +113,7 @@ impl Error {
             detail: detail.into(),
             advice: None,
             code: None,
+            kept: None,
             source: None,
         }))
     }
@@ -160,6 +163,13 @@ impl Error {
     #[must_use]
     pub(crate) fn coded(mut self, code: Option<&str>) -> Self {
         self.0.code = code.map(str::to_owned);
+        self
+    }
+
+    /// Says how much of what was done so far is kept, so that the same transfer goes on from there.
+    #[must_use]
+    pub(crate) fn kept(mut self, how_much: String) -> Self {
+        self.0.kept = Some(how_much);
         self
     }
 
@@ -216,6 +226,11 @@ impl Error {
         self.0.code.as_deref()
     }
 
+    /// Whether what was done so far is kept, so that the same transfer goes on from there.
+    pub fn is_resumable(&self) -> bool {
+        self.0.kept.is_some()
+    }
+
     /// What to do next, where something helps.
     pub fn advice(&self) -> Option<&str> {
         self.0.advice.as_deref()
@@ -233,6 +248,9 @@ impl fmt::Display for Error {
         if let Some(advice) = &inner.advice {
             write!(f, "; {}", one_line(advice))?;
         }
+        if let Some(how_much) = &inner.kept {
+            write!(f, "; {how_much} are kept, and running it again goes on from there")?;
+        }
         Ok(())
     }
 }
@@ -247,6 +265,7 @@ impl fmt::Debug for Error {
             .field("detail", &inner.detail)
             .field("advice", &inner.advice)
             .field("code", &inner.code)
+            .field("kept", &inner.kept)
             .field("source", &inner.source)
             .finish()
     }

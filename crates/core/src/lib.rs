@@ -26,14 +26,17 @@ mod error;
 mod file;
 pub mod integrity;
 pub mod limits;
+pub mod manifest;
 mod object;
 mod options;
 pub mod plan;
 pub mod progress;
+mod record;
 mod report;
 mod schedule;
 mod session;
 mod transport;
+mod unfinished;
 mod upload;
 mod url;
 
@@ -41,11 +44,12 @@ pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, RetryOptions,
-    SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, Resume,
+    RetryOptions, SessionOptions, UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum};
 pub use session::Session;
 pub use transport::ObjectInfo;
 pub use transport::connect::Proxies;
+pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

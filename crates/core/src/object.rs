@@ -11,6 +11,7 @@ use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
 use crate::transport::ObjectInfo;
+use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
 use crate::{download, upload};
 
@@ -83,6 +84,65 @@ impl Bucket {
         let name = self.name.clone();
         self.engine.drive(|engine| async move { engine.calls().create_bucket(&name).await }).await
     }
+
+    /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in
+    /// the store's order, with what is in them (one more request for each).
+    pub async fn unfinished_uploads(&self, prefix: &str) -> Result<Vec<UnfinishedUpload>> {
+        let (name, prefix) = (self.name.clone(), prefix.to_owned());
+        self.engine.drive(|engine| async move { list_uploads(&engine, &name, &prefix).await }).await
+    }
+}
+
+async fn list_uploads(
+    engine: &Engine,
+    bucket: &str,
+    prefix: &str,
+) -> Result<Vec<UnfinishedUpload>> {
+    let (scope, mut after, mut found) = (RetryScope::default(), None, Vec::new());
+    loop {
+        let list = |_| engine.calls().list_uploads(bucket, prefix, after.as_ref());
+        let page = engine.retry().run(&scope, None, list).await?;
+        for upload in page.uploads {
+            let url = S3Url::of(bucket, upload.key.as_str());
+            let content = content_of(engine, &url, &upload.upload_id, &scope).await;
+            // One that ended meanwhile is no longer unfinished.
+            if content.as_ref().is_err_and(|gone| gone.code() == Some("NoSuchUpload")) {
+                continue;
+            }
+            let (parts, size_bytes) = content.ok().unzip();
+            found.push(UnfinishedUpload {
+                key: upload.key,
+                upload_id: upload.upload_id,
+                initiated: upload.initiated,
+                size_bytes,
+                parts,
+            });
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// How many parts an unfinished upload has, and how many bytes are in them.
+async fn content_of(
+    engine: &Engine,
+    url: &S3Url,
+    upload_id: &str,
+    scope: &RetryScope,
+) -> Result<(u32, u64)> {
+    let (mut parts, mut bytes, mut after) = (0, 0, 0);
+    loop {
+        let list = |_| engine.calls().list_parts(url, upload_id, after, None);
+        let page = engine.retry().run(scope, None, list).await?;
+        parts += u32::try_from(page.parts.len()).unwrap_or(u32::MAX);
+        bytes += page.parts.iter().map(|part| part.size_bytes).sum::<u64>();
+        match page.next {
+            Some(next) => after = next,
+            None => return Ok((parts, bytes)),
+        }
+    }
 }
 
 impl Object {
@@ -100,9 +160,11 @@ impl Object {
     /// The file is read twice, first to be summed. A program that calls
     /// [`guard_mapped_files`](crate::guard_mapped_files) lets it be mapped instead, which is faster.
     ///
-    /// An upload that fails before the object is complete leaves nothing behind in the store; an
-    /// object that was completed and could not be proven stays, and the error says so. Dropping
-    /// the future stops the upload and cleans up in the background.
+    /// An upload in parts that fails is kept with its manifest, and the same call goes on from there
+    /// ([`crate::Error::is_resumable`]), where [`crate::SessionOptions::manifest_folder`] is set and
+    /// going on makes sense; else it leaves nothing behind in the store. An object that was completed
+    /// and could not be proven stays, and the error says so. Dropping the future stops the upload, and
+    /// it ends in the background.
     pub fn upload_file_with(&self, path: impl AsRef<Path>, options: UploadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         self.transfer(options.cancel.child(), move |engine, cancel| async move {
@@ -117,7 +179,9 @@ impl Object {
 
     /// Downloads to the file at `path`, in parallel ranges, verifies it, and only then gives it
     /// its name: the name never holds a partial file, and a file that was there before stays
-    /// until the new one is whole and on disk.
+    /// until the new one is whole and on disk. A download in parts that fails leaves a partial file
+    /// and a manifest beside the target, and the same call goes on from there, unless
+    /// [`DownloadOptions::resume`] is off.
     pub fn download_file_with(&self, path: impl AsRef<Path>, options: DownloadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         self.transfer(options.cancel.child(), move |engine, cancel| async move {
@@ -174,6 +238,15 @@ impl Object {
                 let scope = RetryScope::default();
                 engine.head(&url, version_id.as_deref(), customer_key.as_ref(), &scope).await
             })
+            .await
+    }
+
+    /// Gives up an unfinished multipart upload of this key, and what the store holds of it. One that
+    /// is gone already is fine.
+    pub async fn abort_upload(&self, upload_id: &str) -> Result<()> {
+        let (url, id) = (self.url.clone(), upload_id.to_owned());
+        self.engine
+            .drive(|engine| async move { upload::abort(&engine, &url, &id, None).await })
             .await
     }
 

@@ -1,6 +1,7 @@
 //! What a caller may ask of a session and of a transfer, each with a documented default.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub struct SessionOptions {
     pub stall_timeout: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryOptions,
+    /// Folder for the manifests of unfinished uploads, and for links to those of downloads, which
+    /// lie beside their partial files; made when it is first needed. Unset, the default: uploads
+    /// cannot be resumed, and one that fails is aborted.
+    pub manifest_folder: Option<PathBuf>,
     /// Threads that carry parts, each with connections of its own. Default: one for every core.
     pub lanes: Option<usize>,
 }
@@ -73,6 +78,7 @@ impl Default for SessionOptions {
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(20),
             retry: RetryOptions::default(),
+            manifest_folder: None,
             lanes: None,
         }
     }
@@ -162,6 +168,20 @@ pub enum Verify {
     /// Fail when nothing can be compared.
     Require,
     /// Compare nothing.
+    Off,
+}
+
+/// What a transfer does with what an earlier run of it left behind, and whether it leaves anything
+/// behind itself. Transfers of one request have nothing to resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// Go on where an earlier run stopped, and keep what is needed to do so again. The default. For
+    /// uploads it needs [`SessionOptions::manifest_folder`].
+    #[default]
+    Continue,
+    /// Give up what an earlier run left, and begin anew.
+    StartOver,
+    /// Neither: begin anew, record nothing, and leave nothing behind after a failure.
     Off,
 }
 
@@ -339,6 +359,11 @@ pub struct UploadOptions {
     pub metadata: BTreeMap<String, String>,
     /// How the store shall encrypt.
     pub encryption: Encryption,
+    /// What to do with an unfinished upload of the same file to the same place.
+    pub resume: Resume,
+    /// The command that began this, which is kept in the manifest for programs that resume what they
+    /// find. It must hold no secrets. Empty, the default: none.
+    pub command: Vec<OsString>,
     /// Who is told of progress.
     pub events: Emitter,
     /// Lets somebody stop the transfer.
@@ -369,6 +394,10 @@ pub struct DownloadOptions {
     pub version_id: Option<String>,
     /// The key of an object that was stored with SSE-C.
     pub customer_key: Option<CustomerKey>,
+    /// What to do with an unfinished download of the same object to the same place.
+    pub resume: Resume,
+    /// As [`UploadOptions::command`].
+    pub command: Vec<OsString>,
     /// Who is told of progress.
     pub events: Emitter,
     /// Lets somebody stop the transfer.

@@ -252,6 +252,13 @@ pub fn download(
     numbered(size_bytes, range_size_bytes)
 }
 
+/// The plan that two recorded numbers stand for; `None` for numbers that no plan has. Single it is
+/// never: what goes in one request needs no record.
+pub(crate) fn restore(size_bytes: u64, part_size_bytes: u64) -> Option<Plan> {
+    let plan = Plan::new(size_bytes, part_size_bytes)?;
+    Some(Plan { single: false, ..plan })
+}
+
 /// The part size an uploader probably used, from an object's size and the N of its `ETag`'s `-N`.
 ///
 /// `Some` where just one whole number of MiB, or of the decimal sizes some tools use, makes N parts of

@@ -15,7 +15,7 @@ use futures::channel::mpsc;
 use serde::Serialize;
 
 /// What a transfer does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Operation {
@@ -59,6 +59,13 @@ pub enum Event {
     },
     /// A part was admitted and its request is being sent.
     PartStarted {
+        /// Number from 1.
+        part: u32,
+        /// Payload bytes of this part.
+        size_bytes: u64,
+    },
+    /// A part that an earlier run moved was checked, and is not moved again.
+    PartKept {
         /// Number from 1.
         part: u32,
         /// Payload bytes of this part.

@@ -32,7 +32,9 @@ pub struct Report {
     pub bytes: u64,
     /// Wall time from the call to the verified end, milliseconds.
     pub elapsed_ms: u64,
-    /// `bytes` over the wall time.
+    /// Those of them that an earlier run had moved, and that were found to be there.
+    pub resumed_bytes: u64,
+    /// The bytes this run moved over the wall time.
     pub throughput_bytes_per_s: u64,
     /// Requests the payload was cut into; 1 for a single PUT or GET.
     pub parts: u32,

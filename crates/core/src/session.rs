@@ -42,6 +42,11 @@ impl Session {
         Object::new(self.engine.clone(), url.clone())
     }
 
+    /// The store's address, without any user and password in it; `None` for AWS.
+    pub fn endpoint_url(&self) -> Option<&str> {
+        self.engine.store().endpoint_url()
+    }
+
     /// What the store is taken to allow, as far as is known by now; see
     /// [`SessionOptions::store_profile`].
     pub fn store_profile(&self) -> StoreProfile {

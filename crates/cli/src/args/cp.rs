@@ -1,12 +1,13 @@
 //! `brigade cp`, as typed.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use brigade::limits::parse_size;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::{OutputArgs, StoreArgs};
+use crate::environment::Environment;
 
 /// See [`super::Command::Cp`].
 #[derive(Debug, Default, Args)]
@@ -44,6 +45,11 @@ pub(crate) struct CpArgs {
     /// never an argument: other users of the machine can read those.
     #[arg(long, value_name = "NAME", help_heading = "Transfer")]
     pub(crate) sse_c_key_env: Option<String>,
+
+    /// Begin anew, whatever an earlier run left: an unfinished upload is aborted, a partial file
+    /// emptied. Without it, the same command goes on where it stopped.
+    #[arg(long, help_heading = "Transfer")]
+    pub(crate) no_resume: bool,
 
     /// Checksum that goes with every part and is compared at the end; chosen by the store's profile
     /// when not given.
@@ -125,6 +131,93 @@ pub(crate) enum Sse {
     Kms,
 }
 
+impl CpArgs {
+    /// The same as words that mean it anywhere: paths are absolute, and what the environment says is
+    /// spelled out, but for credentials. `brigade resume` reads them again.
+    pub(crate) fn to_words(&self, environment: &Environment) -> std::io::Result<Vec<OsString>> {
+        let mut words = Words(vec!["cp".into()]);
+        let store = &self.store;
+        let text = |name: &str| environment.text(name).map(str::to_owned);
+        words.option("--part-size", self.part_size);
+        words.option("--concurrency", self.concurrency);
+        words.option("--verify", self.verify.to_possible_value().map(|v| v.get_name().to_owned()));
+        words.path("--sse-c-key-file", self.sse_c_key_file.as_deref())?;
+        words.option("--sse-c-key-env", self.sse_c_key_env.as_deref());
+        let checksum = self.checksum_algorithm.and_then(|checksum| checksum.to_possible_value());
+        words.option("--checksum-algorithm", checksum.map(|v| v.get_name().to_owned()));
+        words.switch("--if-none-match", self.if_none_match);
+        words.option("--storage-class", self.storage_class.as_deref());
+        words.option("--content-type", self.content_type.as_deref());
+        for metadata in &self.metadata {
+            words.option("--metadata", Some(metadata));
+        }
+        let sse = self.sse.and_then(|sse| sse.to_possible_value());
+        words.option("--sse", sse.map(|v| v.get_name().to_owned()));
+        words.option("--sse-kms-key-id", self.sse_kms_key_id.as_deref());
+        words.option("--version-id", self.version_id.as_deref());
+        words.option("--region", store.region.clone().or_else(|| text("AWS_REGION")));
+        words.option("--profile", store.profile.clone().or_else(|| text("AWS_PROFILE")));
+        let is_named = |name: &std::path::Path| {
+            name.to_str().is_some_and(|name| brigade::limits::StoreProfile::named(name).is_some())
+        };
+        match &store.store_profile {
+            Some(name) if is_named(name) => words.option("--store-profile", name.to_str()),
+            file => words.path("--store-profile", file.as_deref())?,
+        }
+        words.switch("--no-sign-request", store.no_sign_request);
+        words.switch("--force-path-style", store.force_path_style);
+        let bundle = environment.path("AWS_CA_BUNDLE").map(PathBuf::from);
+        words.path("--ca-bundle", store.ca_bundle.clone().or(bundle).as_deref())?;
+        words.switch("--no-verify-ssl", store.no_verify_ssl);
+        words.option("--retries", store.retries);
+        // Behind this, a name may begin with a dash.
+        words.0.push("--".into());
+        for end in [&self.source, &self.target] {
+            words.0.push(if end.as_encoded_bytes().starts_with(b"s3:") || end == "-" {
+                end.clone()
+            } else {
+                absolute(end)?
+            });
+        }
+        Ok(words.0)
+    }
+}
+
+struct Words(Vec<OsString>);
+
+impl Words {
+    fn option(&mut self, name: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.0.push(format!("{name}={}", value.to_string()).into());
+        }
+    }
+
+    fn path(&mut self, name: &str, path: Option<&std::path::Path>) -> std::io::Result<()> {
+        if let Some(path) = path {
+            let mut word = OsString::from(format!("{name}="));
+            word.push(absolute(path.as_os_str())?);
+            self.0.push(word);
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, name: &str, is_on: bool) {
+        if is_on {
+            self.0.push(name.into());
+        }
+    }
+}
+
+/// A slash at the end stays: it says that a folder is meant.
+fn absolute(path: &OsStr) -> std::io::Result<OsString> {
+    let mut absolute = std::path::absolute(path)?.into_os_string();
+    let ends_so = |path: &OsStr| path.as_encoded_bytes().ends_with(b"/");
+    if ends_so(path) && !ends_so(&absolute) {
+        absolute.push("/");
+    }
+    Ok(absolute)
+}
+
 const EXAMPLES: &str = "\
 Examples:
   brigade cp backup.tar s3://my-bucket/backups/
@@ -133,3 +226,54 @@ Examples:
   brigade cp s3://my-bucket/monday.tar restored.tar --verify require
   brigade cp s3://my-bucket/monday.tar - | tar -x
   brigade cp data.bin s3://my-bucket/ --endpoint-url http://127.0.0.1:9000 --json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command, parse};
+
+    fn read(words: &[OsString]) -> CpArgs {
+        let words: Vec<OsString> =
+            ["brigade".into()].into_iter().chain(words.iter().cloned()).collect();
+        match parse(&words) {
+            Ok(Cli { command: Command::Cp(args) }) => *args,
+            _ => panic!("{words:?}"),
+        }
+    }
+
+    #[test]
+    fn the_words_mean_the_same_elsewhere() {
+        let typed = "cp -- -odd s3://b/k --part-size";
+        assert!(typed.contains("--"));
+        let line = "cp --part-size 16MiB --concurrency 3 --verify require --sse-c-key-env K \
+                    --checksum-algorithm sha256 --if-none-match --storage-class X --content-type y \
+                    --metadata a=1 --metadata b=2 --sse aws:kms --sse-kms-key-id id \
+                    --store-profile minio --no-sign-request --force-path-style --ca-bundle c.pem \
+                    --no-verify-ssl --retries 3 -- dir/../-odd s3://b/a/../k";
+        let typed: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+        let environment = Environment::of(&[("AWS_REGION", "r"), ("AWS_PROFILE", "p")]);
+        let words = read(&typed).to_words(&environment).expect("absolute");
+        let meant = read(&words);
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!(meant.source, here.join("dir/../-odd").into_os_string());
+        assert_eq!(meant.target, "s3://b/a/../k");
+        assert_eq!(meant.store.ca_bundle, Some(here.join("c.pem")));
+        assert_eq!(meant.store.store_profile, Some("minio".into()));
+        assert_eq!(
+            (meant.store.region.as_deref(), meant.store.profile.as_deref()),
+            (Some("r"), Some("p"))
+        );
+        assert_eq!((meant.part_size, meant.concurrency), (Some(16 << 20), Some(3)));
+        assert_eq!(meant.metadata, ["a=1", "b=2"]);
+        assert_eq!((meant.sse, meant.checksum_algorithm), (Some(Sse::Kms), Some(Checksum::Sha256)));
+        // Nothing is lost the second time.
+        assert_eq!(meant.to_words(&Environment::default()).expect("absolute"), words);
+    }
+
+    #[test]
+    fn a_folder_stays_a_folder() {
+        let typed: Vec<OsString> = ["cp", "s3://b/k", "down/"].map(Into::into).into();
+        let words = read(&typed).to_words(&Environment::default()).expect("absolute");
+        assert!(words.last().expect("a target").as_encoded_bytes().ends_with(b"/down/"));
+    }
+}

@@ -41,6 +41,11 @@ pub(crate) struct StoreArgs {
     #[arg(long)]
     pub(crate) no_verify_ssl: bool,
 
+    /// Folder for what is needed to resume transfers. [default: brigade in $XDG_STATE_HOME, or in
+    /// ~/.local/state]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) manifest_dir: Option<PathBuf>,
+
     /// How often a failed request is repeated before the transfer fails; 0: never. [default: 9]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) retries: Option<u32>,

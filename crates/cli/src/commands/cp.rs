@@ -1,5 +1,7 @@
 //! `brigade cp`: one file into a bucket, or one object out of it.
 
+use std::ffi::OsString;
+
 use anyhow::{Context as _, Result};
 use brigade::{Cancel, DownloadOptions, Report, S3Url, Session, UploadOptions, progress};
 
@@ -8,18 +10,25 @@ use super::watch::Watch;
 use crate::args::CpArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::format::command_line;
 use crate::meaning::{Job, Sink, Transfer};
 use crate::printer::Printer;
 use crate::signals::{Signals, Stopped};
 use crate::stdout::ObjectPipe;
 
-pub(super) fn run(args: &CpArgs, environment: &Environment, printer: &mut Printer) -> Result<()> {
+pub(super) fn run(
+    args: &CpArgs,
+    typed: &[OsString],
+    environment: &Environment,
+    printer: &mut Printer,
+) -> Result<()> {
     let transfer = Transfer::from_args(args, environment)?;
     for warning in &transfer.warnings {
         printer.warning(warning);
     }
     block_on(async {
-        let mut watch = Watch { printer, signals: Signals::watch()? };
+        let again = typed.get(1..).map(|args| format!("brigade {}", command_line(args)));
+        let mut watch = Watch { printer, signals: Signals::watch()?, again };
         let report = carry_out(transfer, &mut watch).await?;
         watch.printer.report(&report);
         Ok(())

@@ -60,7 +60,7 @@ struct Outcome {
 
 pub(super) fn run(args: &DemoArgs, printer: &mut Printer) -> Result<()> {
     block_on(async {
-        let mut watch = Watch { printer, signals: Signals::watch()? };
+        let mut watch = Watch { printer, signals: Signals::watch()?, again: None };
         // Removed again when dropped, however the demo ends, unless it is kept.
         let mut folder = make_folder(args.size)?;
         folder.disable_cleanup(args.keep);

@@ -19,11 +19,11 @@ use crate::printer::Printer;
 use crate::stdout;
 
 /// Carries out what `cli` asks for and returns how the process ends.
-pub(crate) fn run(cli: Cli, environment: &Environment) -> Exit {
+pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Exit {
     match cli.command {
         Command::Cp(args) => {
             let mut printer = Printer::new(&args.output, args.target == "-", environment);
-            let result = cp::run(&args, environment, &mut printer);
+            let result = cp::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
         }
         Command::Serve(args) => {

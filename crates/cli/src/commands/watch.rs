@@ -10,6 +10,7 @@ use brigade::progress::Events;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::failure::Resumable;
 use crate::printer::Printer;
 use crate::signals::{Signals, Stopped};
 
@@ -17,14 +18,17 @@ use crate::signals::{Signals, Stopped};
 /// the engine's threads have better use for the cores than waking this one.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the engine may clean up after a signal. An abort is one request and one look whether it
-/// held; a store that cannot do that in this time may not do it at all.
-const CLEAN_UP: Duration = Duration::from_secs(5);
+/// How long the engine may take to stop after a signal: less than the two seconds after which a
+/// person gets impatient and a supervisor may kill. Parts in flight get a part of it to end; an upload
+/// that is not recorded gets it to be aborted.
+const CLEAN_UP: Duration = Duration::from_millis(1_800);
 
 /// A person's eyes and hands while the engine works.
 pub(super) struct Watch<'a> {
     pub(super) printer: &'a mut Printer,
     pub(super) signals: Signals,
+    /// The command that goes on where a transfer stopped.
+    pub(super) again: Option<String>,
 }
 
 impl Watch<'_> {
@@ -69,7 +73,11 @@ impl Watch<'_> {
                         // Done before it could be stopped: it is as good as any.
                         (Ok(value), _) => Ok(value),
                         (Err(error), Some((exit, _))) => {
-                            Err(Stopped { exit, message: error.to_string() }.into())
+                            Err(Stopped { exit, message: self.with_command(&error) }.into())
+                        }
+                        (Err(error), None) if error.is_resumable() => {
+                            let message = self.with_command(&error);
+                            Err(Resumable { error, message }.into())
                         }
                         (Err(error), None) => Err(error.into()),
                     };
@@ -80,11 +88,11 @@ impl Watch<'_> {
                     }
                     stopping = Some((exit, time::Instant::now() + CLEAN_UP));
                     cancel.cancel();
-                    self.printer.notice("stopping and cleaning up; a second signal ends it at once");
+                    self.printer.notice("stopping; a second signal ends it at once");
                 }
                 () = too_late => {
                     let exit = stopping.map_or(crate::exit::Exit::INTERRUPTED, |(exit, _)| exit);
-                    let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs());
+                    let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs_f32());
                     return Err(Stopped { exit, message: abandoned(&why) }.into());
                 }
                 _ = ticks.tick() => {
@@ -92,6 +100,14 @@ impl Watch<'_> {
                     self.printer.tick(Instant::now());
                 }
             }
+        }
+    }
+
+    /// The error, and the command that goes on from there.
+    fn with_command(&self, error: &brigade::Error) -> String {
+        match &self.again {
+            Some(again) if error.is_resumable() => format!("{error}: {again}"),
+            _ => error.to_string(),
         }
     }
 
@@ -106,7 +122,7 @@ impl Watch<'_> {
 
 fn abandoned(why: &str) -> String {
     format!(
-        "left {why}; an unfinished upload or a temporary file may remain: list and abort multipart \
-         uploads of the key"
+        "left {why}; what is recorded of it is kept, and the same command goes on from there; see \
+         brigade uploads list"
     )
 }

@@ -1,12 +1,13 @@
 //! `brigade cp` as meant: one transfer in one direction, with the options that direction has.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use brigade::integrity::Algorithm;
 use brigade::{
-    ChecksumChoice, CustomerKey, DownloadOptions, Encryption, S3Url, SessionOptions, UploadOptions,
-    Verify,
+    ChecksumChoice, CustomerKey, DownloadOptions, Encryption, Resume, S3Url, SessionOptions,
+    UploadOptions, Verify,
 };
 
 use super::route::{Route, Sink};
@@ -71,6 +72,8 @@ fn upload(args: &CpArgs, file: &Path, environment: &Environment) -> Result<Uploa
         content_type: args.content_type.clone().or_else(|| guessed_type(file)),
         metadata: metadata::parse(&args.metadata)?,
         encryption: encryption(args, environment)?,
+        resume: resume(args),
+        command: words(args, environment)?,
         ..UploadOptions::default()
     })
 }
@@ -83,8 +86,19 @@ fn download(args: &CpArgs, environment: &Environment) -> Result<DownloadOptions>
         verify: verify(args.verify),
         version_id: args.version_id.clone(),
         customer_key: customer_key(args, environment)?,
+        resume: resume(args),
+        command: words(args, environment)?,
         ..DownloadOptions::default()
     })
+}
+
+fn resume(args: &CpArgs) -> Resume {
+    if args.no_resume { Resume::StartOver } else { Resume::Continue }
+}
+
+/// The command, for `brigade resume`.
+fn words(args: &CpArgs, environment: &Environment) -> Result<Vec<OsString>> {
+    args.to_words(environment).context("cannot tell the current folder")
 }
 
 /// An option without effect would be a promise not kept, so each is an error that says why.
@@ -170,8 +184,6 @@ fn checksum(typed: Checksum) -> ChecksumChoice {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
     use crate::args;
     use crate::failure::Failure;

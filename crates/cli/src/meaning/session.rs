@@ -3,7 +3,7 @@
 //! The engine reads no environment beyond what AWS's own configuration does, so certificates and
 //! proxies, which every command-line tool takes from there, are resolved here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use brigade::limits::StoreProfile;
@@ -33,8 +33,23 @@ pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<Ses
             Some(retries) => RetryOptions { max_attempts: retries + 1, ..defaults.retry },
             None => defaults.retry,
         },
+        manifest_folder: manifest_folder(args.manifest_dir.as_deref(), environment),
         ..defaults
     })
+}
+
+/// Where unfinished transfers are recorded: as asked, else where the XDG Base Directory Specification
+/// has a user's state. `None` on a machine that names no home.
+pub(crate) fn manifest_folder(given: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
+    if let Some(given) = given {
+        return Some(given.to_owned());
+    }
+    // A relative one is to be ignored, as the specification has it.
+    let absolute =
+        |name: &str| environment.path(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")))?;
+    Some(state.join("brigade"))
 }
 
 /// A built-in profile by its name, else a file. Names win: a file of that name is written ./name.
@@ -100,6 +115,20 @@ mod tests {
         let silent = StoreArgs::default();
         assert_eq!(meant(&silent, &environment).ca_bundle, Some("/env.pem".into()));
         assert_eq!(meant(&silent, &[("AWS_CA_BUNDLE", "")]).ca_bundle, None);
+    }
+
+    #[test]
+    fn state_is_where_the_specification_has_it() {
+        let folder = |given: Option<&str>, environment: &[(&str, &str)]| {
+            let folder = manifest_folder(given.map(Path::new), &Environment::of(environment));
+            folder.map(|folder| folder.display().to_string())
+        };
+        let home = [("HOME", "/h"), ("XDG_STATE_HOME", "/s")];
+        assert_eq!(folder(Some("here"), &home).as_deref(), Some("here"));
+        assert_eq!(folder(None, &home).as_deref(), Some("/s/brigade"));
+        let relative = [("HOME", "/h"), ("XDG_STATE_HOME", "s")];
+        assert_eq!(folder(None, &relative).as_deref(), Some("/h/.local/state/brigade"));
+        assert_eq!(folder(None, &[]), None);
     }
 
     #[test]

@@ -72,7 +72,11 @@ impl Json {
         match event {
             Event::Moved { .. } | Event::Rewound { .. } => return,
             Event::Warning { message } => return self.warning(message),
-            Event::PartStarted { .. } | Event::PartDone { .. } if !self.progress => return,
+            Event::PartStarted { .. } | Event::PartDone { .. } | Event::PartKept { .. }
+                if !self.progress =>
+            {
+                return;
+            }
             Event::Started { .. } => self.last_progress = None,
             // The last bytes are never left out.
             Event::Finishing => self.progress(now),

@@ -23,6 +23,8 @@ pub(super) enum Phase {
 pub(super) struct Meter {
     pub(super) phase: Phase,
     pub(super) bytes_done: u64,
+    /// Those of them that an earlier run moved: no part of the speed.
+    bytes_kept: u64,
     pub(super) bytes_total: u64,
     pub(super) parts_done: u32,
     pub(super) parts_total: u32,
@@ -36,6 +38,7 @@ impl Default for Meter {
         Self {
             phase: Phase::Connecting,
             bytes_done: 0,
+            bytes_kept: 0,
             bytes_total: 0,
             parts_done: 0,
             parts_total: 0,
@@ -64,6 +67,11 @@ impl Meter {
                 self.parts_done += 1;
                 self.parts_in_flight = self.parts_in_flight.saturating_sub(1);
             }
+            Event::PartKept { size_bytes, .. } => {
+                self.parts_done += 1;
+                self.bytes_done += size_bytes;
+                self.bytes_kept += size_bytes;
+            }
             Event::Finishing => self.phase = Phase::Finishing,
             Event::Verifying => self.phase = Phase::Verifying,
             _ => {}
@@ -72,7 +80,7 @@ impl Meter {
 
     /// Notes where things stand now; [`Meter::bytes_per_s`] compares such notes.
     pub(super) fn sample(&mut self, now: Instant) {
-        self.samples.push_back((now, self.bytes_done));
+        self.samples.push_back((now, self.bytes_done.saturating_sub(self.bytes_kept)));
         // One sample older than the window stays, so that the window is covered in full.
         while self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW) {
             self.samples.pop_front();
@@ -157,6 +165,17 @@ mod tests {
         }
         assert_eq!(meter.bytes_per_s(), 10);
         assert!(meter.samples.len() <= 5);
+    }
+
+    #[test]
+    fn what_was_there_already_is_progress_but_no_speed() {
+        let start = Instant::now();
+        let mut meter = Meter::default();
+        meter.event(&started(1_000, 10), start);
+        meter.event(&Event::PartKept { part: 1, size_bytes: 900 }, start);
+        meter.event(&Event::Moved { bytes: 50 }, start);
+        meter.sample(start + Duration::from_secs(1));
+        assert_eq!((meter.percent(), meter.parts_done, meter.bytes_per_s()), (95, 1, 50));
     }
 
     #[test]

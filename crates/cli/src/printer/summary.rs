@@ -31,6 +31,11 @@ pub(crate) fn outcome(report: &Report) -> String {
         rate(report.throughput_bytes_per_s),
         count(report.parts.into(), "part"),
     );
+    if report.resumed_bytes > 0 {
+        text.push_str(", ");
+        text.push_str(&format_size(report.resumed_bytes));
+        text.push_str(" of it by an earlier run");
+    }
     if report.retries > 0 {
         text.push_str(", ");
         text.push_str(&count(report.retries, "attempt").replace("attempt", "repeated attempt"));

@@ -3,32 +3,37 @@
 //! The object is looked at once: size, identity, recorded checksums. Its ranges are then fetched
 //! concurrently, each pinned to that identity, summed while hot in cache and written at their
 //! offset; a range that breaks goes on from the byte it reached. When all are in, what was
-//! computed is held against what the store recorded, and only then does a file get its name.
+//! computed is held against what the store recorded, and only then does a file get its name. A
+//! download that ends early keeps what it has for a later run to go on with.
 
 mod expect;
 mod fetch;
+mod mend;
+mod resume;
 mod sums;
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 
 use self::expect::{Expectation, Found};
 use self::fetch::{Request, fetch};
-use self::sums::{InOrder, Need, Segmented, Sums};
-use crate::engine::{Engine, naming_the_stopped, stopped};
+use self::resume::Target;
+use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
+use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
-use crate::integrity::{Checksum, Digest, Hasher, Mismatch, Verified};
+use crate::integrity::{Checksum, Hasher, Mismatch, Verified};
 use crate::limits::MIB;
-use crate::options::{DEFAULT_CONCURRENCY, DownloadOptions, Verify};
+use crate::options::{Cancel, DEFAULT_CONCURRENCY, DownloadOptions, Verify};
 use crate::plan::{self, Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::report::{Report, ReportedChecksum, throughput};
-use crate::schedule::{RetryScope, run_ordered, run_parts};
+use crate::schedule::{RetryScope, STOP_GRACE, run_ordered, run_parts};
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
 
@@ -55,21 +60,16 @@ pub(crate) async fn to_file(
     let shown = if path.is_dir() { path.join(url.basename()) } else { path.to_owned() };
     let shown = shown.display().to_string();
     let mut download = Download::look(engine, url, options).await?;
-    let plan = download.plan_for_file()?;
-    let need = download.found.need(&plan);
-    // Reserving space can take a while on some file systems.
-    let (place, size) = (target.clone(), plan.size_bytes());
-    let partial = blocking(move || Partial::create(&place, size)).await?;
+    let (plan, file) = download.open_target(&target, Path::new(&shown)).await?;
     download.tell_start(&plan, &shown);
-    let sums = download.fetch_into(&partial, &target, &plan, &need).await?;
-    options.events.emit(|| Event::Verifying);
-    let (verified, checksum) = download.prove_file(&partial, sums, &need).await?;
-    download.settle(verified, "nothing was stored")?;
-    options.events.emit(|| Event::Finishing);
-    if options.cancel.is_cancelled() {
-        return Err(stopped(OPERATION, url));
-    }
-    blocking(move || partial.commit()).await?;
+    let (verified, checksum) = match download.fill(&file, &plan).await {
+        Ok(proof) => proof,
+        Err(error) => {
+            let ending = move || Err(file.failed(&plan, error));
+            return blocking(OPERATION, ending).await;
+        }
+    };
+    blocking(OPERATION, move || file.commit()).await?;
     Ok(download.report(started, &plan, shown, verified, checksum))
 }
 
@@ -113,6 +113,8 @@ struct Download<'a> {
     pin: Arc<Pin>,
     found: Found,
     concurrency: usize,
+    /// Bytes of parts that earlier runs had fetched.
+    kept_bytes: Arc<AtomicU64>,
     warnings: Vec<String>,
 }
 
@@ -166,13 +168,19 @@ impl<'a> Download<'a> {
             options.events.emit(|| Event::Warning { message: message.clone() });
         }
         let concurrency = options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1);
-        Ok(Self { engine, url, options, scope, info, pin, found, concurrency, warnings })
-    }
-
-    fn plan_for_file(&self) -> Result<Plan> {
-        let object_part = self.found.part_size_bytes();
-        plan::download(self.info.size_bytes, self.options.part_size_bytes, object_part)
-            .map_err(|error| error.into_error(OPERATION, self.url.to_string()))
+        let kept_bytes = Arc::default();
+        Ok(Self {
+            engine,
+            url,
+            options,
+            scope,
+            info,
+            pin,
+            found,
+            concurrency,
+            kept_bytes,
+            warnings,
+        })
     }
 
     fn tell_start(&self, plan: &Plan, target: &str) {
@@ -187,53 +195,128 @@ impl<'a> Download<'a> {
         });
     }
 
-    /// Fetches every range into the partial file; gives each range's sum.
-    async fn fetch_into(
-        &self,
-        partial: &Partial,
-        target: &Path,
+    /// Fetches what is missing and proves the whole: a file that is ready for its name.
+    async fn fill(&mut self, file: &Target, plan: &Plan) -> Result<(Verified, Option<Checksum>)> {
+        let need = self.found.need(plan);
+        let mut parts = self.move_parts(file, plan, &need).await?;
+        self.options.events.emit(|| Event::Verifying);
+        let proof = match self.prove_file(file, plan, &parts, &need).await {
+            Err(mismatch) if mismatch.kind() == ErrorKind::Integrity => {
+                if !self.mend(file, plan, &mut parts, &need).await? {
+                    return Err(mismatch);
+                }
+                self.prove_file(file, plan, &parts, &need).await
+            }
+            proof => proof,
+        };
+        let (verified, checksum) = proof?;
+        self.settle(verified, "nothing was stored")?;
+        self.options.events.emit(|| Event::Finishing);
+        if self.options.cancel.is_cancelled() {
+            return Err(stopped(OPERATION, self.url));
+        }
+        Ok((verified, checksum))
+    }
+
+    /// Fetches the ranges that are not there yet, while those that are said to be are checked; then
+    /// the ones of them that are not. Gives the sums of all, in order.
+    async fn move_parts(
+        &mut self,
+        file: &Target,
         plan: &Plan,
         need: &Need,
-    ) -> Result<Sums> {
-        // An empty object has no range that could be asked for.
-        if plan.size_bytes() == 0 {
-            return Ok(need.of_nothing());
+    ) -> Result<Vec<PartSums>> {
+        let missing = plan.parts().filter(|part| !file.claims.contains_key(&part.number));
+        if file.claims.is_empty() {
+            let cancel = &self.options.cancel;
+            let fetched = self.fetch_into(file, plan, missing, need, cancel).await?;
+            return Ok(fetched.into_iter().map(|(_, sums)| sums).collect());
         }
+        // If one of the two fails, the other is no longer wanted.
+        let stop = self.options.cancel.child();
+        let fetching = async {
+            let fetched = self.fetch_into(file, plan, missing, need, &stop).await;
+            if fetched.is_err() {
+                stop.cancel();
+            }
+            fetched
+        };
+        let checking = async {
+            let checked = self.check_claims(plan, file, need.while_fetched, &stop).await;
+            if checked.is_err() {
+                stop.cancel();
+            }
+            checked
+        };
+        let (mut parts, checked) = match futures::join!(fetching, checking) {
+            (Ok(fetched), Ok(checked)) => (fetched, checked),
+            // One of them was only stopped; the other knows why.
+            (Err(error), Err(other)) if error.kind() == ErrorKind::Interrupted => {
+                return Err(other);
+            }
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
+        };
+        self.warn_of_broken_claims(&checked.missing);
+        parts.extend(checked.good);
+        let (again, cancel) = (checked.missing.into_iter(), &self.options.cancel);
+        parts.extend(self.fetch_into(file, plan, again, need, cancel).await?);
+        parts.sort_unstable_by_key(|(number, _)| *number);
+        Ok(parts.into_iter().map(|(_, sums)| sums).collect())
+    }
+
+    /// Fetches ranges into the partial file; gives the number and the sums of each.
+    async fn fetch_into(
+        &self,
+        target: &Target,
+        plan: &Plan,
+        parts: impl Iterator<Item = Part>,
+        need: &Need,
+        cancel: &Cancel,
+    ) -> Result<Vec<(u32, PartSums)>> {
+        // An empty object has no range that could be asked for.
+        let parts = parts.filter(|part| part.len_bytes > 0);
         let request = self.request(plan);
-        let (file, target) = (partial.handle(), Arc::new(target.to_owned()));
-        let algorithm = need.while_fetched;
+        let (file, path) = (target.partial.handle(), Arc::new(target.path.clone()));
+        let needed = need.while_fetched;
         let job = |lane, part: Part| {
-            let (request, file, target) = (request.clone(), file.clone(), target.clone());
+            let (request, file, path) = (request.clone(), file.clone(), path.clone());
+            let (recorder, written) = (target.recorder.clone(), Arc::clone(&target.written_bytes));
             async move {
-                let mut hasher = algorithm.map(Hasher::new);
+                let mut hashers = PartHashers::new(needed, recorder.is_on());
                 fetch(&request, lane, part, |offset, chunk| {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(&chunk);
-                    }
-                    write_at(&file, &chunk, offset, &target)
+                    hashers.update(&chunk);
+                    write_at(&file, &chunk, offset, &path)
                 })
                 .await?;
-                Ok(hasher.map(Hasher::finish))
+                let sums = hashers.finish();
+                recorder.part(part.number, sums.crc, None);
+                written.fetch_add(part.len_bytes, Ordering::Relaxed);
+                Ok((part.number, sums))
             }
         };
-        let (lanes, cancel) = (self.engine.lanes(), &self.options.cancel);
-        let digests: Vec<Option<Digest>> =
-            run_parts(lanes, self.concurrency, plan.parts(), cancel, job)
-                .await
-                .map_err(naming_the_stopped(OPERATION, self.url))?;
-        Ok(need.gather(plan, &digests))
+        let lanes = self.engine.lanes();
+        let grace = if target.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
+        run_parts(lanes, self.concurrency, parts, cancel, grace, job)
+            .await
+            .map_err(naming_the_stopped(OPERATION, self.url))
     }
 
     /// Compares; where the bytes have to be summed in order, the file is read once more for that.
     async fn prove_file(
         &self,
-        partial: &Partial,
-        sums: Sums,
+        target: &Target,
+        plan: &Plan,
+        parts: &[PartSums],
         need: &Need,
     ) -> Result<(Verified, Option<Checksum>)> {
+        let partial = &target.partial;
         let sums = match &need.second_read {
             Some(segments) => self.read_again(partial, segments).await?,
-            None => sums,
+            None if plan.size_bytes() == 0 => need.of_nothing(),
+            None => {
+                let digests: Vec<_> = parts.iter().map(|sums| sums.needed).collect();
+                need.gather(plan, &digests)
+            }
         };
         let mut outcome = self.found.compare(&sums);
         let mut found = self.found.clone();
@@ -342,21 +425,28 @@ impl<'a> Download<'a> {
             )
             .advise(format!("{consequence}; accept it unverified with --verify auto")));
         }
-        let message = format!("unverified: {why}");
-        self.options.events.emit(|| Event::Warning { message: message.clone() });
-        self.warnings.push(message);
+        self.warn(format!("unverified: {why}"));
         Ok(())
     }
 
+    fn warn(&mut self, message: String) {
+        self.options.events.emit(|| Event::Warning { message: message.clone() });
+        self.warnings.push(message);
+    }
+
     fn request(&self, plan: &Plan) -> Arc<Request> {
-        Arc::new(Request {
+        Arc::new(self.new_request(plan))
+    }
+
+    fn new_request(&self, plan: &Plan) -> Request {
+        Request {
             engine: self.engine.clone(),
             url: self.url.clone(),
             pin: Arc::clone(&self.pin),
             total_bytes: plan.size_bytes(),
             scope: self.scope.clone(),
             events: self.options.events.clone(),
-        })
+        }
     }
 
     fn mismatched(&self, mismatch: Mismatch, found: &Found, advice: &str) -> Error {
@@ -382,13 +472,15 @@ impl<'a> Download<'a> {
         checksum: Option<Checksum>,
     ) -> Report {
         let elapsed = started.elapsed();
+        let resumed_bytes = self.kept_bytes.load(Ordering::Relaxed);
         Report {
             operation: Operation::Download,
             source: self.url.to_string(),
             target,
             bytes: plan.size_bytes(),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            throughput_bytes_per_s: throughput(plan.size_bytes(), elapsed),
+            resumed_bytes,
+            throughput_bytes_per_s: throughput(plan.size_bytes() - resumed_bytes, elapsed),
             parts: plan.part_count(),
             part_size_bytes: plan.part_size_bytes(),
             concurrency: self.concurrency,
@@ -416,13 +508,4 @@ fn refuse_what_makes_no_sense(
         engine.refuse_plain_customer_key(OPERATION, url)?;
     }
     Ok(())
-}
-
-/// Runs what waits for a disk away from the lane's connections.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| {
-        Err(Error::new(ErrorKind::Io, OPERATION, "a file", "its thread ended").caused_by(source))
-    })
 }

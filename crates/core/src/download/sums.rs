@@ -247,7 +247,11 @@ pub(super) async fn read_again(file: Arc<File>, of: &Segmented, cancel: &Cancel)
     let digests = futures::stream::iter(segments).map(|(offset, len)| {
         let (file, cancel) = (Arc::clone(&file), cancel.clone());
         async move {
-            let reading = move || read_segment(&file, algorithm, offset, len, &cancel);
+            let reading = move || {
+                let mut hasher = Hasher::new(algorithm);
+                read_segment(&file, offset, len, &cancel, |bytes| hasher.update(bytes))?;
+                Ok(hasher.finish())
+            };
             let digest = tokio::task::spawn_blocking(reading).await.map_err(std::io::Error::other);
             digest
                 .flatten()
@@ -258,26 +262,64 @@ pub(super) async fn read_again(file: Arc<File>, of: &Segmented, cancel: &Cancel)
     Ok(Sums(digests.buffered(cores).try_collect().await?))
 }
 
-fn read_segment(
+/// Reads a segment of a file, a bit at a time. Ends early, with an error, when it is cancelled.
+pub(super) fn read_segment(
     file: &File,
-    algorithm: Algorithm,
     offset_bytes: u64,
     len_bytes: u64,
     cancel: &Cancel,
-) -> std::io::Result<Digest> {
-    let mut hasher = Hasher::new(algorithm);
+    mut sink: impl FnMut(&[u8]),
+) -> std::io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
-    while hasher.len_bytes() < len_bytes {
+    let mut read = 0;
+    while read < len_bytes {
         // Nothing else can stop this thread.
         if cancel.is_cancelled() {
             return Err(std::io::ErrorKind::Interrupted.into());
         }
-        let left = len_bytes - hasher.len_bytes();
+        let left = len_bytes - read;
         let want = usize::try_from(left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        file.read_exact_at(&mut buffer[..want], offset_bytes + hasher.len_bytes())?;
-        hasher.update(&buffer[..want]);
+        file.read_exact_at(&mut buffer[..want], offset_bytes + read)?;
+        sink(&buffer[..want]);
+        read += want as u64;
     }
-    Ok(hasher.finish())
+    Ok(())
+}
+
+/// The sums of one range.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PartSums {
+    /// What the whole object's checksum is made of.
+    pub(super) needed: Option<Digest>,
+    /// CRC32, by which the range is known again.
+    pub(super) crc: Option<Digest>,
+}
+
+/// Sums a range both ways at once, or one way where they are the same.
+pub(super) struct PartHashers {
+    needed: Option<Hasher>,
+    crc: Option<Hasher>,
+    one_for_both: bool,
+}
+
+impl PartHashers {
+    pub(super) fn new(needed: Option<Algorithm>, wants_crc: bool) -> Self {
+        let one_for_both = needed == Some(Algorithm::Crc32);
+        let crc = (wants_crc && !one_for_both).then(|| Hasher::new(Algorithm::Crc32));
+        Self { needed: needed.map(Hasher::new), crc, one_for_both }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        for hasher in [&mut self.needed, &mut self.crc].into_iter().flatten() {
+            hasher.update(bytes);
+        }
+    }
+
+    pub(super) fn finish(self) -> PartSums {
+        let needed = self.needed.map(Hasher::finish);
+        let crc = if self.one_for_both { needed } else { self.crc.map(Hasher::finish) };
+        PartSums { needed, crc }
+    }
 }
 
 /// Writes what comes through the queue, in order, and sums it. Runs on a thread of its own, since

@@ -5,6 +5,7 @@
 
 mod content;
 mod guard;
+mod journal;
 mod mapping;
 mod pool;
 mod source;
@@ -12,5 +13,7 @@ mod target;
 
 pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
+pub(crate) use journal::{Journal, JournalError};
 pub(crate) use source::Source;
-pub(crate) use target::{Partial, resolve_target, write_at};
+use target::parent_of;
+pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, write_at};

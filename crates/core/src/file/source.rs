@@ -83,6 +83,16 @@ impl Source {
         Ok(Inner { path: path.to_owned(), file, identity, mapping: None, pool: Pool::default() })
     }
 
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Modification time (seconds, nanoseconds) and inode number when it was opened.
+    pub(crate) fn state(&self) -> ((i64, i64), u64) {
+        (self.0.identity.modified_ns, self.0.identity.inode.1)
+    }
+
     /// Size when it was opened.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.0.identity.size_bytes

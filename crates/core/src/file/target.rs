@@ -2,16 +2,17 @@
 //!
 //! Bytes go to `.NAME.brigade-XXXXXXXX` beside the target, on the same file system, so that the
 //! last step is a rename: whoever opens the name finds the old file or the new one, never half of
-//! one. The order fsync, rename, fsync of the folder makes that true after a power cut as well.
+//! one. A transfer that can be resumed finds its partial file again by its name, which is made of what
+//! is downloaded; any other has a random one. The order fsync, rename, fsync of the folder makes that true after a power cut as well.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -21,13 +22,13 @@ const OPERATION: &str = "download to";
 /// The longest file name that the usual Linux file systems take, bytes.
 const NAME_MAX_BYTES: usize = 255;
 
-/// A file being filled. Dropped before [`Partial::commit`], it is removed.
+/// A file being filled. Dropped before [`Partial::commit`] or [`Partial::keep`], it is removed.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: Arc<File>,
     path: PathBuf,
     target: PathBuf,
-    committed: bool,
+    stays: bool,
 }
 
 /// Where a download to `path` really goes: into a folder under `basename`, or, where `path` is a
@@ -101,10 +102,45 @@ impl Partial {
     /// is too small is found now and not after hours.
     pub(crate) fn create(target: &Path, size_bytes: u64) -> Result<Self> {
         let (file, path) = create_beside(target)?;
-        let partial =
-            Self { file: Arc::new(file), path, target: target.to_owned(), committed: false };
+        let partial = Self { file: Arc::new(file), path, target: target.to_owned(), stays: false };
         partial.reserve(size_bytes)?;
         Ok(partial)
+    }
+
+    /// The same under the name that [`partial_path`] gives, with the bytes that an earlier run left
+    /// there if `goes_on`. Also tells whether there were any.
+    pub(crate) fn resume(
+        target: &Path,
+        path: PathBuf,
+        size_bytes: u64,
+        goes_on: bool,
+    ) -> Result<(Self, bool)> {
+        let failed = |source| Error::io(OPERATION, target, source);
+        let existed = path.symlink_metadata().is_ok();
+        let file = open_partial(&path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        // Its name can be guessed: in a shared folder somebody else may have put something there.
+        let is_ours = metadata.is_file()
+            && metadata.nlink() == 1
+            && metadata.uid() == rustix::process::geteuid().as_raw();
+        if !is_ours {
+            let what = format!("{} is in the way, and not ours", path.display());
+            return Err(refuse(target, what).advise("remove it, or name another target"));
+        }
+        let goes_on = goes_on && existed;
+        if !goes_on || metadata.len() > size_bytes {
+            file.set_len(if goes_on { size_bytes } else { 0 }).map_err(failed)?;
+        }
+        let mut partial =
+            Self { file: Arc::new(file), path, target: target.to_owned(), stays: goes_on };
+        partial.reserve(size_bytes)?;
+        partial.stays = false;
+        Ok((partial, goes_on))
+    }
+
+    /// Lets the file stay for a later run to go on with.
+    pub(crate) fn keep(mut self) {
+        self.stays = true;
     }
 
     /// The open file, for the parts that write to it.
@@ -117,7 +153,7 @@ impl Partial {
         let failed = |source| Error::io(OPERATION, &self.target, source);
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
-        self.committed = true;
+        self.stays = true;
         match File::open(parent_of(&self.target)).and_then(|folder| folder.sync_all()) {
             // Some network and FUSE file systems cannot sync a folder, and one that may not be read
             // cannot be opened for it; the file itself is safe and in place.
@@ -185,7 +221,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.committed {
+        if !self.stays {
             // It may be gone already; nothing can be done about any other failure here.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -199,29 +235,51 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset_bytes: u64, target: &Pa
 }
 
 /// The folder that holds `path`; the current one for a bare name.
-fn parent_of(path: &Path) -> &Path {
+pub(super) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-fn create_beside(target: &Path) -> Result<(File, PathBuf)> {
+/// What is appended to a partial file's name for that of its manifest.
+pub(crate) const MANIFEST_SUFFIX: &str = ".manifest";
+
+/// The partial file for `target` that `tag`, 8 letters, tells from others.
+pub(crate) fn partial_path(target: &Path, tag: &str) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| refuse(target, "it has no file name"))?;
-    // ".", ".brigade-" and 8 letters must fit beside the name; a long name is cut, for the
-    // partial file's name only has to be unlike any other.
-    let keep = NAME_MAX_BYTES - ".brigade-XXXXXXXX".len() - 1;
+    // ".", ".brigade-", 8 letters and ".manifest" must fit beside the name; a long name is cut, for
+    // the partial file's name only has to be unlike any other.
+    let keep = NAME_MAX_BYTES - ".brigade-XXXXXXXX".len() - MANIFEST_SUFFIX.len() - 1;
     let mut stem = name.to_owned();
     if stem.len() > keep {
         stem = name.to_string_lossy().chars().take(keep / 4).collect::<String>().into();
     }
+    let mut partial = OsString::from(".");
+    partial.push(&stem);
+    partial.push(".brigade-");
+    partial.push(tag);
+    Ok(target.with_file_name(partial))
+}
+
+/// Opens or makes the partial file, never through a link.
+fn open_partial(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o666)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+fn create_beside(target: &Path) -> Result<(File, PathBuf)> {
     // The odds of a second clash in 36⁸ names mean a broken file system, not bad luck.
     for _ in 0..16 {
-        let mut partial = OsString::from(".");
-        partial.push(&stem);
-        partial.push(".brigade-");
-        partial.push((0..8).map(|_| fastrand::alphanumeric()).collect::<String>());
-        let path = target.with_file_name(partial);
+        let tag = (0..8).map(|_| fastrand::alphanumeric()).collect::<String>();
+        let path = partial_path(target, &tag)?;
         // 0o666 less the umask, as any new file: the target keeps this mode after the rename.
         let opened =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&path);

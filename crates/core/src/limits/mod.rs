@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::integrity::{Algorithm, ChecksumType};
 
+pub(crate) use size::of_all;
 pub use size::{format_size, parse_size};
 
 /// 2^10 bytes.

@@ -109,6 +109,11 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_any(SizeVisitor)
 }
 
+/// How much of how much: `3 MiB of 8 MiB`.
+pub(crate) fn of_all(done_bytes: u64, total_bytes: u64) -> String {
+    format!("{} of {}", format_size(done_bytes), format_size(total_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

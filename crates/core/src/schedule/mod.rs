@@ -11,4 +11,4 @@ mod window;
 
 pub(crate) use lanes::{LaneId, Lanes};
 pub(crate) use retry::{Retry, RetryScope};
-pub(crate) use window::{run_ordered, run_parts};
+pub(crate) use window::{STOP_GRACE, run_ordered, run_parts};

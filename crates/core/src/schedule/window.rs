@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -42,14 +43,19 @@ impl<T> Future for Task<T> {
     }
 }
 
+/// How long the parts in flight may go on after a cancel, where what they do is recorded: long enough
+/// for most to end, short enough for a person who waits at the keyboard.
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(700);
+
 /// Moves every part with `job`, at most `window` at a time, and gives the results in the order of
 /// the parts. The first failure, or a cancel, stops the others, and nothing of them runs any more
-/// when this returns.
+/// when this returns. After a cancel the parts in flight get `grace` to end by themselves.
 pub(crate) async fn run_parts<T, J, F>(
     lanes: &Arc<Lanes>,
     window: usize,
     parts: impl Iterator<Item = Part>,
     cancel: &Cancel,
+    grace: Duration,
     job: J,
 ) -> Result<Vec<T>>
 where
@@ -71,7 +77,12 @@ where
         }
         let next = tokio::select! {
             biased;
-            () = cancel.cancelled() => break interrupted(),
+            () = cancel.cancelled() => {
+                let ending = async { while running.next().await.is_some() {} };
+                // Whether all of them made it is of no interest: each has recorded what it did.
+                let _ = tokio::time::timeout(grace, ending).await;
+                break interrupted();
+            }
             next = running.next() => next,
         };
         match next {
@@ -123,7 +134,6 @@ pub(crate) fn interrupted() -> Error {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
 
@@ -145,7 +155,9 @@ mod tests {
                 Ok(part.number)
             }
         };
-        let numbers = run_parts(&lanes, 3, parts(20), &Cancel::default(), job).await.expect("all");
+        let numbers = run_parts(&lanes, 3, parts(20), &Cancel::default(), Duration::ZERO, job)
+            .await
+            .expect("all");
         assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
         assert!(peak.load(Ordering::SeqCst) <= 3);
         let ordered: Vec<_> = run_ordered(lanes, 4, parts(9), |_, part| async move {
@@ -172,7 +184,9 @@ mod tests {
                 std::future::pending::<Result<()>>().await
             }
         };
-        let error = run_parts(&lanes, 4, parts(100), &Cancel::default(), job).await.expect_err("2");
+        let error = run_parts(&lanes, 4, parts(100), &Cancel::default(), Duration::ZERO, job)
+            .await
+            .expect_err("2");
         assert_eq!(error.kind(), ErrorKind::Rejected);
         assert!(started.load(Ordering::SeqCst) <= 5);
     }
@@ -183,7 +197,9 @@ mod tests {
         let cancel = Cancel::default();
         cancel.cancel();
         let job = |_, _| std::future::pending::<Result<()>>();
-        let error = run_parts(&lanes, 4, parts(8), &cancel, job).await.expect_err("cancelled");
+        let error = run_parts(&lanes, 4, parts(8), &cancel, Duration::ZERO, job)
+            .await
+            .expect_err("cancelled");
         assert_eq!(error.kind(), ErrorKind::Interrupted);
     }
 }

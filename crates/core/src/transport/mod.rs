@@ -30,7 +30,9 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 
-pub(crate) use calls::{Calls, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME};
+pub(crate) use calls::{
+    Calls, ListedPart, ListedUpload, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+};
 pub use info::ObjectInfo;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +48,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 pub(crate) struct Store {
     calls: Vec<Calls>,
     is_encrypted: bool,
+    endpoint_url: Option<String>,
     settled_profile: Option<Arc<StoreProfile>>,
     answered_profile: OnceLock<Arc<StoreProfile>>,
     http: Vec<Client>,
@@ -89,6 +92,7 @@ impl Store {
         Ok(Self {
             calls,
             is_encrypted: endpoint.is_none_or(|endpoint| endpoint.is_https),
+            endpoint_url: url.as_deref().map(without_user),
             settled_profile: settled_profile.map(Arc::new),
             answered_profile: OnceLock::new(),
             http,
@@ -129,10 +133,28 @@ impl Store {
         self.http.iter().find_map(Client::server_header)
     }
 
+    /// The store's address, as it may be written down; `None` for AWS.
+    pub(crate) fn endpoint_url(&self) -> Option<&str> {
+        self.endpoint_url.as_deref()
+    }
+
     /// Whether requests go over TLS. AWS's own endpoints always do.
     pub(crate) fn is_encrypted(&self) -> bool {
         self.is_encrypted
     }
+}
+
+/// An address that may be written down: without a user and a password, and spelled in one way.
+fn without_user(url: &str) -> String {
+    let plain = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            let host = authority.rsplit('@').next().unwrap_or(authority);
+            format!("{}://{}{path}", scheme.to_ascii_lowercase(), host.to_ascii_lowercase())
+        }
+        None => url.to_owned(),
+    };
+    plain.trim_end_matches('/').to_owned()
 }
 
 async fn load_config(options: &SessionOptions, http: Client) -> SdkConfig {
@@ -284,6 +306,16 @@ mod tests {
         for bad in ["127.0.0.1:9000", "ftp://x", "http://", "not a url"] {
             let said = read(bad).expect_err("refused").to_string();
             assert!(said.contains("http://host:port"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_down_without_secrets() {
+        for (url, written) in [
+            ("http://127.0.0.1:9000/", "http://127.0.0.1:9000"),
+            ("HTTPS://user:pass@Store.example/path/", "https://store.example/path"),
+        ] {
+            assert_eq!(without_user(url), written);
         }
     }
 

@@ -4,24 +4,31 @@
 //! concurrently, each with its checksum in a header. The checksum of the whole object is combined
 //! from the parts' (no second pass over the file), sent with the completion so that the store
 //! refuses an object of other bytes, and compared once more with what the store then says. An
-//! upload that ends in failure is aborted: nothing stays behind that costs money.
+//! upload that ends early is kept with its manifest, for a later run to go on with; where nothing is
+//! recorded, or nothing of it can be used again, it is aborted: nothing stays behind that costs money.
 
+mod claims;
 mod multipart;
 mod prove;
+mod unfinished;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+pub(crate) use self::multipart::abort;
 use self::prove::Computed;
 use crate::engine::{Engine, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::Source;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
+use crate::manifest::Manifest;
 use crate::options::{ChecksumChoice, DEFAULT_CONCURRENCY, Encryption, UploadOptions, Verify};
-use crate::plan::{self, Part, Plan};
+use crate::plan::{Part, Plan};
 use crate::progress::{Event, Operation};
+use crate::record::Recorder;
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::RetryScope;
 use crate::transport::{Payload, Receipt, TOKEN_NAME};
@@ -59,9 +66,7 @@ pub(crate) async fn run(
         }
         () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
     };
-    let plan = plan::upload(source.size_bytes(), options.part_size_bytes, &profile)
-        .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
-    let upload = Upload {
+    let mut upload = Upload {
         engine,
         source: &source,
         url,
@@ -70,8 +75,14 @@ pub(crate) async fn run(
         profile,
         scope: &scope,
         concurrency: options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1),
+        recorder: Recorder::default(),
+        unfinished: None,
+        acknowledged_bytes: Arc::default(),
+        kept_bytes: Arc::default(),
         warnings: Vec::new(),
     };
+    let plan = upload.plan().await?;
+    let kept_bytes = Arc::clone(&upload.kept_bytes);
     options.events.emit(|| Event::Started {
         operation: Operation::Upload,
         source: path.display().to_string(),
@@ -83,13 +94,15 @@ pub(crate) async fn run(
     });
     let outcome = upload.carry_out(&plan).await?;
     let elapsed = started.elapsed();
+    let resumed_bytes = kept_bytes.load(Ordering::Relaxed);
     Ok(Report {
         operation: Operation::Upload,
         source: path.display().to_string(),
         target: url.to_string(),
         bytes: plan.size_bytes(),
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-        throughput_bytes_per_s: throughput(plan.size_bytes(), elapsed),
+        resumed_bytes,
+        throughput_bytes_per_s: throughput(plan.size_bytes() - resumed_bytes, elapsed),
         parts: plan.part_count(),
         part_size_bytes: plan.part_size_bytes(),
         concurrency: outcome.concurrency,
@@ -113,6 +126,13 @@ struct Upload<'a> {
     profile: Arc<StoreProfile>,
     scope: &'a RetryScope,
     concurrency: usize,
+    recorder: Recorder,
+    /// What an earlier run left, until it is taken up.
+    unfinished: Option<Manifest>,
+    /// Bytes of parts that the store has, by this run and earlier ones.
+    acknowledged_bytes: Arc<AtomicU64>,
+    /// Those of earlier ones.
+    kept_bytes: Arc<AtomicU64>,
     warnings: Vec<String>,
 }
 

@@ -1,18 +1,30 @@
-//! An object in parts: begin, send many at once, complete; and give up without leaving anything.
+//! An object in parts: begin or go on, send many at once, complete; and at a failure keep what a later
+//! run can go on with, or leave nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::claims::{Listed, kept};
 use super::prove::Computed;
+use super::unfinished::is_doubtful;
 use super::{OPERATION, Upload, blame, lost_a_race, new_token, sum, tell_end, tell_start};
-use crate::engine::{naming_the_stopped, stopped};
+use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::ChecksumType;
-use crate::limits::ChecksumSupport;
+use crate::limits::{ChecksumSupport, of_all};
+use crate::manifest::PartRecord;
+use crate::options::{Cancel, CustomerKey};
 use crate::plan::{Part, Plan};
 use crate::progress::Event;
-use crate::schedule::{RetryScope, run_parts};
+use crate::record::{is_worth_keeping, unix_now};
+use crate::schedule::{RetryScope, STOP_GRACE, run_parts};
 use crate::transport::{PartReceipt, Payload, Receipt};
+use crate::url::S3Url;
+
+/// Times that a completion is tried again with the parts as the store lists them.
+const INVALID_ROUNDS: u32 = 3;
 
 /// Times that an upload is aborted again because a late part kept it alive.
 const ABORT_ROUNDS: u32 = 5;
@@ -20,46 +32,115 @@ const ABORT_ROUNDS: u32 = 5;
 /// Between the first two of them; the others wait longer.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
 
+/// An upload that exists on the store.
+pub(super) struct Begun {
+    pub(super) upload_id: String,
+    pub(super) token: String,
+    /// Parts that an earlier run recorded as sent.
+    pub(super) claims: BTreeMap<u32, PartRecord>,
+}
+
 impl Upload<'_> {
-    /// A multipart upload; aborted if anything fails.
+    /// A multipart upload: the one that an earlier run began, or a new one.
     pub(super) async fn in_parts(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
-        // Not interruptible: an id that nobody knows could not be aborted.
-        let (upload_id, token) = self.begin().await?;
-        let moved = async {
-            let parts = self.send_parts(plan, &upload_id).await?;
-            self.source.check_still_there()?;
-            if self.options.cancel.is_cancelled() {
-                return Err(stopped(OPERATION, self.url));
+        let unfinished = self.unfinished.take();
+        let open_intents = unfinished.as_ref().map(|found| found.open_intents_unix_s.clone());
+        if let Some(begun) = unfinished.and_then(Begun::earlier) {
+            match self.move_and_complete(plan, &begun).await {
+                Err(gone) if gone.code() == Some("NoSuchUpload") => {
+                    if let Some(done) = self.completed_before(plan, &begun).await? {
+                        self.forget().await;
+                        return Ok(done);
+                    }
+                    self.warn(
+                        "the upload that an earlier run began is gone from the store; it was \
+                         started over"
+                            .to_owned(),
+                    );
+                }
+                outcome => return self.ended(plan, &begun, outcome).await,
             }
-            let computed = Computed::of_parts(plan, &parts);
-            self.options.events.emit(|| Event::Finishing);
-            let receipt = self.complete(plan, &upload_id, &token, &parts, &computed).await?;
-            Ok((receipt, computed))
-        };
-        match moved.await {
-            Ok(done) => Ok(done),
-            Err(error) => Err(match self.abort(&upload_id).await {
-                Ok(()) => error,
-                Err(left) => error.advise(format!(
-                    "the unfinished upload {upload_id} could not be aborted ({}): abort it, or it \
-                     is billed",
-                    left.detail()
-                )),
-            }),
         }
+        // Not interruptible: an id that nobody knows could not be aborted.
+        let begun = self.begin(open_intents.unwrap_or_default()).await?;
+        let outcome = self.move_and_complete(plan, &begun).await;
+        self.ended(plan, &begun, outcome).await
+    }
+
+    async fn move_and_complete(
+        &mut self,
+        plan: &Plan,
+        begun: &Begun,
+    ) -> Result<(Receipt, Computed)> {
+        let mut parts = self.move_parts(plan, begun).await?;
+        self.source.check_still_there()?;
+        if self.options.cancel.is_cancelled() {
+            return Err(stopped(OPERATION, self.url));
+        }
+        let computed = Computed::of_parts(plan, &parts);
+        self.options.events.emit(|| Event::Finishing);
+        let receipt = self.complete(plan, begun, &mut parts, &computed).await?;
+        Ok((receipt, computed))
+    }
+
+    /// What becomes of the upload: done, kept for a later run, or given up.
+    async fn ended<T>(&self, plan: &Plan, begun: &Begun, outcome: Result<T>) -> Result<T> {
+        let error = match outcome {
+            Ok(done) => {
+                self.forget().await;
+                return Ok(done);
+            }
+            Err(error) => error,
+        };
+        let done_bytes = self.acknowledged_bytes.load(Ordering::Relaxed);
+        if self.recorder.is_on() && done_bytes > 0 && is_worth_keeping(&error) {
+            let recorder = self.recorder.clone();
+            // On disk already, for all that only the process is about to end.
+            drop(tokio::task::spawn_blocking(move || recorder.sync()));
+            return Err(error.kept(of_all(done_bytes, plan.size_bytes())));
+        }
+        Err(match self.abort(&begun.upload_id).await {
+            Ok(()) => {
+                self.forget().await;
+                error
+            }
+            Err(left) => error.advise(format!(
+                "the unfinished upload {} could not be aborted ({}): abort it, or it is billed",
+                begun.upload_id,
+                left.detail()
+            )),
+        })
     }
 
     /// Creates the multipart upload, with less of a checksum if the store refuses the better one.
-    async fn begin(&mut self) -> Result<(String, String)> {
+    async fn begin(&mut self, earlier_intents_unix_s: Vec<u64>) -> Result<Begun> {
         let token = new_token();
-        loop {
+        let since_unix_s = earlier_intents_unix_s.first().copied().unwrap_or_else(unix_now);
+        let doubtful = AtomicUsize::new(earlier_intents_unix_s.len());
+        let created = loop {
             let checksum = self.algorithm.and_then(|algorithm| {
                 Some((algorithm, self.profile.multipart_checksum_type(algorithm)?))
             });
-            let attempt =
-                |_| self.engine.calls().create_multipart(self.url, checksum, &token, self.options);
+            let attempt = |_| async {
+                let (recorder, intended) = (self.recorder.clone(), token.clone());
+                blocking(OPERATION, move || {
+                    recorder.intent(&intended);
+                    Ok(())
+                })
+                .await?;
+                let calls = self.engine.calls();
+                let created =
+                    calls.create_multipart(self.url, checksum, &token, self.options).await;
+                if created.as_ref().is_err_and(is_doubtful) {
+                    doubtful.fetch_add(1, Ordering::Relaxed);
+                }
+                created
+            };
             match self.engine.retry().run(self.scope, None, attempt).await {
-                Ok(id) => return Ok((id, token)),
+                Ok(id) => {
+                    self.recorder.upload(&id, self.algorithm, checksum.map(|(_, kind)| kind));
+                    break Ok(id);
+                }
                 Err(error) if checksum.is_some() && self.may_step_down(&error) => match checksum {
                     Some((algorithm, ChecksumType::FullObject))
                         if algorithm.supports_composite() =>
@@ -69,51 +150,136 @@ impl Upload<'_> {
                              were sent instead",
                             error.detail()
                         ));
-                        let mut profile = (*self.profile).clone();
-                        profile.checksums = ChecksumSupport::Composite;
-                        self.profile = Arc::new(profile);
+                        self.without_full_object();
                     }
                     _ => {
                         self.warn_of_step_down(&error);
                         self.algorithm = None;
                     }
                 },
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
+            }
+        };
+        let at_most = doubtful.into_inner();
+        let own = created.as_ref().ok().map(String::as_str);
+        let accounted = at_most == 0 || self.account_for(since_unix_s, at_most, own).await;
+        match created {
+            Ok(upload_id) => Ok(Begun { upload_id, token, claims: BTreeMap::new() }),
+            Err(error) => {
+                if accounted {
+                    self.forget().await;
+                }
+                Err(error)
             }
         }
     }
 
-    async fn send_parts(&self, plan: &Plan, upload_id: &str) -> Result<Vec<PartReceipt>> {
-        let upload_id: Arc<str> = upload_id.into();
+    /// From here on, and for an upload that was begun so.
+    pub(super) fn without_full_object(&mut self) {
+        let mut profile = (*self.profile).clone();
+        profile.checksums = ChecksumSupport::Composite;
+        self.profile = Arc::new(profile);
+    }
+
+    /// Sends the parts that are not there yet, while those that are said to be are checked; then
+    /// the ones of them that are not. Gives the receipts of all, in order.
+    async fn move_parts(&mut self, plan: &Plan, begun: &Begun) -> Result<Vec<PartReceipt>> {
+        let listed = Listed::default();
+        let missing = plan.parts().filter(|part| !begun.claims.contains_key(&part.number));
+        if begun.claims.is_empty() {
+            return self.send_parts(begun, missing, &listed, &self.options.cancel).await;
+        }
+        // If one of the two fails, the other is no longer wanted.
+        let stop = self.options.cancel.child();
+        let sending = async {
+            let sent = self.send_parts(begun, missing, &listed, &stop).await;
+            if sent.is_err() {
+                stop.cancel();
+            }
+            sent
+        };
+        let checking = async {
+            let checked = tokio::select! {
+                checked = self.check_claims(plan, begun, &listed) => checked,
+                () = stop.cancelled() => Err(stopped(OPERATION, self.url)),
+            };
+            if checked.is_err() {
+                stop.cancel();
+            }
+            checked
+        };
+        let (mut receipts, checked) = match futures::join!(sending, checking) {
+            (Ok(sent), Ok(checked)) => (sent, checked),
+            // One of them was only stopped; the other knows why.
+            (Err(error), Err(other)) if error.kind() == ErrorKind::Interrupted => {
+                return Err(other);
+            }
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(error),
+        };
+        if let Some(warning) = checked.warning {
+            self.warn(warning);
+        }
+        receipts.extend(checked.receipts);
+        let again = checked.missing.into_iter();
+        receipts.extend(self.send_parts(begun, again, &listed, &self.options.cancel).await?);
+        receipts.sort_unstable_by_key(|receipt| receipt.number);
+        Ok(receipts)
+    }
+
+    pub(super) async fn send_parts(
+        &self,
+        begun: &Begun,
+        parts: impl Iterator<Item = Part>,
+        listed: &Listed,
+        cancel: &Cancel,
+    ) -> Result<Vec<PartReceipt>> {
+        let upload_id: Arc<str> = begun.upload_id.as_str().into();
         let url = Arc::new(self.url.clone());
         let options = Arc::new(self.options.clone());
         let (algorithm, sign) = (self.algorithm, !self.profile.unsigned_payload);
         let job = |lane, part: Part| {
             let (engine, source) = (self.engine.clone(), self.source.clone());
             let (url, upload_id, options) = (url.clone(), upload_id.clone(), options.clone());
-            let scope = self.scope.clone();
+            let (scope, listed) = (self.scope.clone(), listed.clone());
+            let (recorder, acknowledged) =
+                (self.recorder.clone(), Arc::clone(&self.acknowledged_bytes));
             async move {
                 let started = Instant::now();
-                tell_start(&options, part);
                 let digest = match algorithm {
                     Some(algorithm) => Some(sum(&source, part, algorithm).await?),
                     None => None,
                 };
-                let attempt = |_| async {
-                    let payload = Payload { content: source.content(part)?, digest, sign };
-                    let calls = engine.calls_on(lane);
-                    calls.upload_part(&url, &upload_id, part.number, payload, &options).await
+                let receipt = match listed.receipt(part, digest) {
+                    // The earlier run sent it, and did not live to record it.
+                    Some(receipt) => {
+                        options.events.emit(|| kept(part));
+                        receipt
+                    }
+                    None => {
+                        tell_start(&options, part);
+                        let attempt = |_| async {
+                            let payload = Payload { content: source.content(part)?, digest, sign };
+                            let calls = engine.calls_on(lane);
+                            calls
+                                .upload_part(&url, &upload_id, part.number, payload, &options)
+                                .await
+                        };
+                        let sent = engine.retry().run(&scope, Some(part.number), attempt).await;
+                        let receipt =
+                            sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
+                        tell_end(&options, part, started);
+                        receipt
+                    }
                 };
-                let receipt = engine.retry().run(&scope, Some(part.number), attempt).await;
-                let receipt =
-                    receipt.map_err(|error| blame(&source, error.in_part(part.number)))?;
+                recorder.part(part.number, receipt.digest, Some(&receipt.etag));
+                acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
                 source.release(part.offset_bytes, part.len_bytes);
-                tell_end(&options, part, started);
                 Ok(receipt)
             }
         };
         let lanes = self.engine.lanes();
-        run_parts(lanes, self.concurrency, plan.parts(), &self.options.cancel, job)
+        let grace = if self.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
+        run_parts(lanes, self.concurrency, parts, cancel, grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
@@ -121,9 +287,8 @@ impl Upload<'_> {
     async fn complete(
         &self,
         plan: &Plan,
-        upload_id: &str,
-        token: &str,
-        parts: &[PartReceipt],
+        begun: &Begun,
+        parts: &mut Vec<PartReceipt>,
         computed: &Computed,
     ) -> Result<Receipt> {
         let full_object = self
@@ -132,45 +297,66 @@ impl Upload<'_> {
             .filter(|kind| *kind == ChecksumType::FullObject)
             .and(computed.full_object.as_ref());
         let size = self.profile.mp_object_size.then(|| plan.size_bytes());
-        let attempt = |_| {
-            let calls = self.engine.calls();
-            calls.complete_multipart(self.url, upload_id, parts, full_object, size, self.options)
-        };
-        let error = match self.engine.retry().run(self.scope, None, attempt).await {
-            Ok(receipt) => return Ok(receipt),
-            Err(error) => error,
+        let mut round = 1;
+        let error = loop {
+            let id = &begun.upload_id;
+            let attempt = |_| {
+                let calls = self.engine.calls();
+                calls.complete_multipart(self.url, id, parts, full_object, size, self.options)
+            };
+            match self.engine.retry().run(self.scope, None, attempt).await {
+                Ok(receipt) => return Ok(receipt),
+                // A late duplicate of a part may have taken its place, with the same bytes and
+                // another ETag.
+                Err(error) if error.code() == Some("InvalidPart") && round < INVALID_ROUNDS => {
+                    round += 1;
+                    *parts = self.take_listed(plan, begun, std::mem::take(parts), error).await?;
+                }
+                Err(error) => break error,
+            }
         };
         let may_be_done = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict)
             || error.kind().is_retryable();
         if !may_be_done || lost_a_race(&error) {
             return Err(error);
         }
-        self.settle(token, error).await
+        self.settle(&begun.token, error).await
     }
 
     /// Gives the upload up, and makes sure that no late part keeps it alive.
-    async fn abort(&self, upload_id: &str) -> Result<()> {
-        // Not stopped by the cancel that led here.
-        let scope = RetryScope::default();
-        let calls = self.engine.calls();
-        for round in 0..ABORT_ROUNDS {
-            if round > 0 {
-                // A late part, or a slow index, needs a moment.
-                tokio::time::sleep(ABORT_PAUSE * round).await;
-            }
-            let attempt = |_| calls.abort_multipart(self.url, upload_id);
-            self.engine.retry().run(&scope, None, attempt).await?;
-            match calls.upload_exists(self.url, upload_id, self.options).await {
-                Ok(true) => {}
-                // Without the right to list, the acknowledged abort is all that can be had.
-                Ok(false) | Err(_) => return Ok(()),
-            }
-        }
-        Err(Error::new(
-            ErrorKind::ServerFailure,
-            "abort the upload to",
-            self.url.to_string(),
-            "the store keeps listing it",
-        ))
+    pub(super) async fn abort(&self, upload_id: &str) -> Result<()> {
+        let key = self.options.encryption.customer_key();
+        abort(self.engine, self.url, upload_id, key).await
     }
+}
+
+/// Gives an upload up, and makes sure that no late part keeps it alive.
+pub(crate) async fn abort(
+    engine: &Engine,
+    url: &S3Url,
+    upload_id: &str,
+    key: Option<&CustomerKey>,
+) -> Result<()> {
+    // Not stopped by the cancel that led here.
+    let scope = RetryScope::default();
+    let calls = engine.calls();
+    for round in 0..ABORT_ROUNDS {
+        if round > 0 {
+            // A late part, or a slow index, needs a moment.
+            tokio::time::sleep(ABORT_PAUSE * round).await;
+        }
+        let attempt = |_| calls.abort_multipart(url, upload_id);
+        engine.retry().run(&scope, None, attempt).await?;
+        match calls.list_parts(url, upload_id, 0, key).await {
+            Ok(_) => {}
+            // Gone. Without the right to list, the acknowledged abort is all that can be had.
+            Err(_) => return Ok(()),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::ServerFailure,
+        "abort the upload to",
+        url.to_string(),
+        "the store keeps listing it",
+    ))
 }

@@ -42,9 +42,11 @@ macro_rules! checksums_of {
 
 // Below the macros, which they use.
 mod read;
+mod uploads;
 mod write;
 
 pub(crate) use read::Pin;
+pub(crate) use uploads::{ListedPart, ListedUpload};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
 /// S3's calls over one lane's connections.

@@ -275,33 +275,6 @@ impl Calls {
         self.answered(OPERATION, &target, answer).await
     }
 
-    /// Whether the upload still exists, parts or none.
-    pub(crate) async fn upload_exists(
-        &self,
-        url: &S3Url,
-        upload_id: &str,
-        options: &UploadOptions,
-    ) -> Result<bool> {
-        const OPERATION: &str = "list the parts of";
-        let request = self
-            .client
-            .list_parts()
-            .bucket(url.bucket())
-            .key(url.key())
-            .upload_id(upload_id)
-            .max_parts(1);
-        let request = with_customer_key!(request, customer_key(options));
-        let target = url.to_string();
-        let answer = async {
-            match request.send().await {
-                Ok(_) => Ok(true),
-                Err(error) if error.code() == Some("NoSuchUpload") => Ok(false),
-                Err(error) => Err(classify(OPERATION, &target, error)),
-            }
-        };
-        self.answered(OPERATION, &target, answer).await
-    }
-
     /// Sends the payload with the request that `send` makes of a body, watched for stalls, and takes
     /// back what was told as moved if the attempt fails. A payload that is signed comes with what
     /// has to be put into the request for its body to be watched.
