@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The crate prints nothing, reads no environment beyond what `aws-config` does, and changes
-//! nothing process-wide. Progress comes as [`progress::Event`]s on a channel.
+//! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod download;
 mod engine;

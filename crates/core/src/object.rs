@@ -157,6 +157,9 @@ impl Object {
 
     /// Uploads the file at `path`, in parallel parts when it is large, and verifies it.
     ///
+    /// The file is read twice, first to be summed. A program that calls
+    /// [`guard_mapped_files`](crate::guard_mapped_files) lets it be mapped instead, which is faster.
+    ///
     /// An upload in parts that fails is kept with its manifest, and the same call goes on from there
     /// ([`crate::Error::is_resumable`]), where [`crate::SessionOptions::manifest_folder`] is set and
     /// going on makes sense; else it leaves nothing behind in the store. An object that was completed

@@ -1,12 +1,17 @@
-//! The local ends of a transfer: mapped sources, and targets that become visible only when whole.
+//! The local ends of a transfer: sources, mapped or read, and targets that become visible only when
+//! whole.
 //!
 //! The only room with `unsafe` code, and the only one that knows paths from bytes.
 
+mod content;
 mod guard;
 mod journal;
+mod mapping;
+mod pool;
 mod source;
 mod target;
 
+pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
 pub(crate) use journal::{Journal, JournalError};
 pub(crate) use source::Source;

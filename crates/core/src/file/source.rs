@@ -1,23 +1,32 @@
-//! A source file, mapped: parts are slices of the mapping and reach the socket without a copy.
+//! A source file, which gives its parts away mapped or read.
+//!
+//! It is mapped where the guard of mapped files stands (see [`guard_mapped_files`]) and read where
+//! not, so that no mapping can end the process. Mapped parts reach the socket without a copy.
 //!
 //! The file's identity (size, modification time, inode) is taken when it is opened and held
-//! against the file before every part and once more before an upload is completed: a source that
-//! changes ends the transfer, because an object made of two states of a file is worse than none.
+//! against the file before and after every part and once more before an upload is completed: a
+//! source that changes ends the transfer, because an object made of two states of a file is worse
+//! than none.
+//!
+//! [`guard_mapped_files`]: crate::guard_mapped_files
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
+use rustix::fs::Advice;
 
-use super::guard::Registration;
+use super::content::Content;
+use super::mapping::Mapping;
+use super::pool::Pool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Part;
 
-/// A regular file, opened and mapped.
+/// A regular file, open and perhaps mapped.
 #[derive(Debug, Clone)]
 pub(crate) struct Source(Arc<Inner>);
 
@@ -26,9 +35,9 @@ struct Inner {
     path: PathBuf,
     file: File,
     identity: Identity,
-    // Dropped before the mapping it tells of. Both `None` for an empty file, which cannot be mapped.
-    guard: Option<Registration>,
-    map: Option<Mmap>,
+    // `None`: the file is read.
+    mapping: Option<Mapping>,
+    pool: Pool,
 }
 
 /// What must not change while a file is moved.
@@ -52,8 +61,18 @@ impl Identity {
 const OPERATION: &str = "upload";
 
 impl Source {
-    /// Opens and maps `path`. A folder, a pipe or a device is refused.
+    /// Opens `path`. A folder, a pipe or a device is refused.
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut source = Self::open_to_read(path)?;
+        source.mapping = Mapping::new(&source.file, source.identity.size_bytes);
+        if source.mapping.is_none() {
+            // As a mapping is told: parts are read front to back. Advice may be refused.
+            let _ = rustix::fs::fadvise(&source.file, 0, None, Advice::Sequential);
+        }
+        Ok(Self(Arc::new(source)))
+    }
+
+    fn open_to_read(path: &Path) -> Result<Inner> {
         let failed = |source| Error::io(OPERATION, path, source);
         // Looked at before it is opened: opening a pipe would wait for its writer.
         refuse_irregular(path, &std::fs::metadata(path).map_err(failed)?)?;
@@ -61,15 +80,7 @@ impl Source {
         let metadata = file.metadata().map_err(failed)?;
         refuse_irregular(path, &metadata)?;
         let identity = Identity::of(&metadata);
-        let map = match identity.size_bytes {
-            0 => None,
-            _ => Some(map(&file).map_err(failed)?),
-        };
-        let guard = map.as_ref().map(|map| {
-            let start = map.as_ptr() as usize;
-            Registration::new(start..start + map.len())
-        });
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), file, identity, guard, map })))
+        Ok(Inner { path: path.to_owned(), file, identity, mapping: None, pool: Pool::default() })
     }
 
     /// Where it was opened.
@@ -87,23 +98,21 @@ impl Source {
         self.0.identity.size_bytes
     }
 
-    /// The part's bytes: a slice of the mapping, which stays mapped as long as the slice lives.
-    pub(crate) fn slice(&self, part: Part) -> Result<Bytes> {
-        // A page beyond the end of a file that shrank cannot be read.
+    /// The part's bytes. The file stays open, and mapped if it is, for as long as they are held.
+    pub(crate) fn content(&self, part: Part) -> Result<Content> {
+        // Also tells whether zeroes were summed in the place of lost pages.
         self.check_unchanged()?;
-        if part.len_bytes == 0 {
-            return Ok(Bytes::new());
-        }
-        let start = usize::try_from(part.offset_bytes).map_err(|_| self.beyond())?;
-        let len = usize::try_from(part.len_bytes).map_err(|_| self.beyond())?;
-        let end = start.checked_add(len).ok_or_else(|| self.beyond())?;
-        if self.0.map.as_ref().is_none_or(|map| end > map.len()) {
+        let end = part.offset_bytes.checked_add(part.len_bytes);
+        if end.is_none_or(|end| end > self.size_bytes()) {
             return Err(self.beyond());
         }
-        Ok(Bytes::from_owner(Slice { source: self.clone(), start, end }))
+        Ok(match self.0.mapping {
+            Some(_) => Content::mapped(self.clone(), part),
+            None => Content::read(self.clone(), part),
+        })
     }
 
-    /// Whether the path still names the file that was opened, unchanged.
+    /// Whether the file that was opened is still as it was, and all that was mapped could be read.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         let inner = &*self.0;
         let failed = |source| Error::io(OPERATION, &inner.path, source);
@@ -119,7 +128,7 @@ impl Source {
             };
             return Err(self.changed(what));
         }
-        if inner.guard.as_ref().is_some_and(Registration::has_lost_pages) {
+        if inner.mapping.as_ref().is_some_and(Mapping::has_lost_pages) {
             let path = inner.path.display().to_string();
             let what = "a part of the file could not be read";
             return Err(Error::new(ErrorKind::Io, OPERATION, path, what)
@@ -143,22 +152,38 @@ impl Source {
         }
     }
 
-    /// Lets the kernel take back the part's pages. A mapping counts as resident memory, and the
-    /// part is not needed again once it is acknowledged.
-    pub(crate) fn release(&self, part: Part) {
-        let Some(map) = &self.0.map else { return };
-        let page = rustix::param::page_size();
-        let (Ok(offset), Ok(len)) =
-            (usize::try_from(part.offset_bytes), usize::try_from(part.len_bytes))
-        else {
-            return;
-        };
-        // Only pages that lie wholly inside: the neighbours may still be on their way.
-        let start = offset.next_multiple_of(page);
-        let end = (offset + len) / page * page;
-        if end > start && end <= map.len() {
-            release_pages(map, start, end - start);
+    /// Lets the kernel take back these bytes' pages. A mapping counts as resident memory, and a part
+    /// is not needed again once it is acknowledged.
+    pub(crate) fn release(&self, offset_bytes: u64, len_bytes: u64) {
+        if let Some(mapping) = &self.0.mapping {
+            mapping.release(in_memory(offset_bytes, len_bytes));
         }
+    }
+
+    /// The mapped bytes there; none of a source that is read, or beyond its end.
+    pub(super) fn mapped_bytes(&self, offset_bytes: u64, len_bytes: u64) -> Bytes {
+        let range = in_memory(offset_bytes, len_bytes);
+        Bytes::from_owner(Slice { source: self.clone(), range })
+    }
+
+    /// The bytes there, in a buffer that is used again afterwards. `len` is a frame's at most.
+    pub(super) fn read_frame(&self, offset_bytes: u64, len: usize) -> Result<Bytes> {
+        self.0.pool.frame(len, |buffer| self.read_exact_at(buffer, offset_bytes))
+    }
+
+    /// Fills `buffer` with the bytes from `offset_bytes` on.
+    pub(super) fn read_exact_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<()> {
+        let Err(mut failure) = self.0.file.read_exact_at(buffer, offset_bytes) else {
+            return Ok(());
+        };
+        // A file that was cut short ends early, and one on a server may be gone.
+        self.check_unchanged()?;
+        if failure.kind() == io::ErrorKind::UnexpectedEof {
+            failure = io::Error::new(failure.kind(), "it ended early");
+        }
+        Err(Error::io(OPERATION, &self.0.path, failure)
+            .context(format_args!("the file could not be read behind byte {offset_bytes}"))
+            .advise("check the disk"))
     }
 
     fn changed(&self, what: String) -> Error {
@@ -166,23 +191,29 @@ impl Source {
             .advise("nothing was stored; start it again when nothing writes to the file")
     }
 
-    fn beyond(&self) -> Error {
+    pub(super) fn beyond(&self) -> Error {
         let path = self.0.path.display().to_string();
-        Error::new(ErrorKind::Io, OPERATION, path, "a part lies beyond the mapped file")
+        Error::new(ErrorKind::Io, OPERATION, path, "a part lies beyond the file")
     }
 }
 
 /// Keeps the mapping alive for as long as a request holds on to its slice.
 struct Slice {
     source: Source,
-    start: usize,
-    end: usize,
+    range: Range<usize>,
 }
 
 impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
-        self.source.0.map.as_ref().map_or(&[], |map| &map[self.start..self.end])
+        let bytes = self.source.0.mapping.as_ref().map(Mapping::bytes);
+        bytes.and_then(|bytes| bytes.get(self.range.clone())).unwrap_or_default()
     }
+}
+
+/// Addresses within a mapping. Where a file is larger than memory can address, there is none.
+fn in_memory(offset_bytes: u64, len_bytes: u64) -> Range<usize> {
+    let at = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    at(offset_bytes)..at(offset_bytes.saturating_add(len_bytes))
 }
 
 fn refuse_irregular(path: &Path, metadata: &Metadata) -> Result<()> {
@@ -195,24 +226,6 @@ fn refuse_irregular(path: &Path, metadata: &Metadata) -> Result<()> {
         .advise(advice))
 }
 
-#[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mapping is read-only. Another process may still write to the file, and Rust
-    // cannot exclude that; the bytes are only summed and sent, never interpreted, so a change can
-    // yield other bytes but no broken invariant, and `check_unchanged` ends the transfer then.
-    let map = unsafe { MmapOptions::new().map(file)? };
-    // Parts are read front to back; doubling the read-ahead is worth it. Advice may be refused.
-    let _ = map.advise(Advice::Sequential);
-    Ok(map)
-}
-
-#[allow(unsafe_code)]
-fn release_pages(map: &Mmap, offset: usize, len: usize) {
-    // SAFETY: DONTNEED on a shared, read-only file mapping loses nothing: the next access, if any,
-    // reads the same page from the file again.
-    let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -223,51 +236,159 @@ mod tests {
         Part { number: 1, offset_bytes, len_bytes }
     }
 
-    #[test]
-    fn slices_are_the_files_bytes_and_outlive_the_source() {
+    fn file_of(content: &[u8]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
-        let content: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
-        file.write_all(&content).expect("written");
-        let source = Source::open(file.path()).expect("mapped");
-        let slice = source.slice(part(10, 70_000)).expect("inside");
-        source.release(part(0, 100_000));
-        drop(source);
-        assert_eq!(&slice[..], &content[10..70_010]);
+        file.write_all(content).expect("written");
+        file
+    }
+
+    /// The same file read, as it is without the guard, and mapped.
+    fn both_ways(path: &Path) -> [Source; 2] {
+        let read = Source(Arc::new(Source::open_to_read(path).expect("opened")));
+        crate::guard_mapped_files().expect("installed");
+        let mapped = Source::open(path).expect("opened");
+        assert!(mapped.0.mapping.is_some());
+        [read, mapped]
+    }
+
+    #[test]
+    fn a_content_is_the_files_bytes_and_outlives_the_source() {
+        let content: Vec<u8> = (0..700_000_u32).map(|i| (i % 251) as u8).collect();
+        let file = file_of(&content);
+        for source in both_ways(file.path()) {
+            let inside = source.content(part(10, 600_000)).expect("inside");
+            source.release(0, 700_000);
+            drop(source);
+            let frames: Vec<Bytes> =
+                inside.frames().collect::<Result<_>>().expect("nothing is lost");
+            assert_eq!(frames.len(), 3);
+            assert_eq!(frames.concat(), content[10..600_010]);
+            assert_eq!(inside.to_bytes().expect("nothing is lost"), content[10..600_010]);
+            assert_eq!(inside.len_bytes(), 600_000);
+        }
     }
 
     #[test]
     fn an_empty_file_has_an_empty_part() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
+        let file = file_of(&[]);
         let source = Source::open(file.path()).expect("opened");
         assert_eq!(source.size_bytes(), 0);
-        assert!(source.slice(part(0, 0)).expect("empty").is_empty());
+        let content = source.content(part(0, 0)).expect("empty");
+        assert_eq!(content.frames().count(), 0);
+        assert!(content.to_bytes().expect("empty").is_empty());
+    }
+
+    #[test]
+    fn a_part_that_is_not_in_the_file_is_refused() {
+        let file = file_of(&[1; 1_000]);
+        for source in both_ways(file.path()) {
+            for (offset, len) in [(0, 1_001), (1_000, 1), (u64::MAX, 1), (1, u64::MAX)] {
+                source.content(part(offset, len)).expect_err("beyond");
+            }
+        }
     }
 
     #[test]
     fn a_change_is_noticed_and_said() {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(&[1; 1_000]).expect("written");
-        let source = Source::open(file.path()).expect("mapped");
-        source.check_still_there().expect("unchanged");
+        let file = file_of(&[1; 1_000]);
+        for source in both_ways(file.path()) {
+            source.check_still_there().expect("unchanged");
+        }
+        let sources = both_ways(file.path());
         file.as_file().set_len(500).expect("shrunk");
-        let error = source.slice(part(0, 1_000)).expect_err("changed");
-        assert_eq!(error.kind(), ErrorKind::Changed);
-        assert!(error.to_string().contains("from 1000 to 500 bytes"), "{error}");
+        for source in sources {
+            let error = source.content(part(0, 1_000)).expect_err("changed");
+            assert_eq!(error.kind(), ErrorKind::Changed);
+            assert!(error.to_string().contains("from 1000 to 500 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_while_a_part_goes_by_keeps_it_from_being_whole() {
+        for way in 0..2 {
+            let file = file_of(&vec![1; 1_000_000]);
+            let source = &both_ways(file.path())[way];
+            let mut frames = source.content(part(0, 1_000_000)).expect("inside").frames();
+            frames.next().expect("a frame").expect("there");
+            file.as_file().set_len(400_000).expect("shrunk");
+            let error = frames.find_map(Result::err).expect("noticed");
+            assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+        }
     }
 
     #[test]
     fn reading_what_is_lost_is_noticed_and_survived() {
-        crate::guard_mapped_files().expect("installed");
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
-        file.write_all(&vec![1; 100_000]).expect("written");
-        let source = Source::open(file.path()).expect("mapped");
-        let slice = source.slice(part(0, 100_000)).expect("inside");
+        let file = file_of(&vec![1; 100_000]);
+        let [_, source] = both_ways(file.path());
+        let bytes = source.mapped_bytes(0, 100_000);
         file.as_file().set_len(4_096).expect("shrunk");
+        assert_eq!(bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 4_096);
         // Put back, so that only the handler can tell.
-        assert_eq!(slice.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 4_096);
         file.as_file().set_len(100_000).expect("grown");
-        assert!(source.0.guard.as_ref().expect("registered").has_lost_pages());
+        assert!(source.0.mapping.as_ref().expect("mapped").has_lost_pages());
         source.check_unchanged().expect_err("noticed");
+    }
+
+    /// The kernel reads a mapping for whoever writes it to a socket, and finds what is lost without
+    /// a signal.
+    #[test]
+    fn what_the_kernel_finds_lost_is_the_sources_fault() {
+        let file = file_of(&vec![1; 100_000]);
+        let [_, source] = both_ways(file.path());
+        let content = source.content(part(0, 100_000)).expect("inside");
+        file.as_file().set_len(0).expect("shrunk");
+        let (mut socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let failure = socket.write(&content.to_bytes().expect("mapped")).expect_err("lost");
+        assert!(!source.0.mapping.as_ref().expect("mapped").has_lost_pages());
+        let as_sent = Error::new(ErrorKind::Unreachable, "upload to", "x", "bad address");
+        let said = content.blame(as_sent.caused_by(failure));
+        assert_eq!(said.kind(), ErrorKind::Changed, "{said}");
+        assert!(source.0.mapping.as_ref().expect("mapped").has_lost_pages());
+        let another = Error::new(ErrorKind::Unreachable, "upload to", "x", "connection reset");
+        assert_eq!(content.blame(another).kind(), ErrorKind::Unreachable);
+    }
+
+    /// Files of /sys say that they are as long as a page, and end earlier.
+    #[test]
+    fn a_file_that_ends_early_is_an_error() {
+        let path = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+        if !path.exists() {
+            println!("skipped: no file here ends before its size");
+            return;
+        }
+        crate::guard_mapped_files().expect("installed");
+        let source = Source::open(path).expect("opened");
+        assert!(source.0.mapping.is_none(), "such files cannot be mapped");
+        let content = source.content(part(0, source.size_bytes())).expect("inside");
+        let error = content.frames().find_map(Result::err).expect("noticed");
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("behind byte 0: it ended early"), "{error}");
+    }
+
+    #[test]
+    fn a_large_part_gives_its_pages_back_while_it_goes_by() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let size_bytes = 64 << 20;
+        file.as_file().set_len(size_bytes).expect("long");
+        let [_, source] = both_ways(file.path());
+        let content = source.content(part(0, size_bytes)).expect("inside");
+        let mut most_kib = 0;
+        for frame in content.frames() {
+            for page in frame.expect("there").chunks(4_096) {
+                std::hint::black_box(page[0]);
+            }
+            most_kib = most_kib.max(resident_kib(&source));
+        }
+        assert!((1_024..=12 << 10).contains(&most_kib), "{most_kib} KiB");
+    }
+
+    /// What `/proc/self/smaps` says of the source's mapping.
+    fn resident_kib(source: &Source) -> u64 {
+        let start = source.0.mapping.as_ref().expect("mapped").bytes().as_ptr() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("Linux");
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let resident = lines.find_map(|line| line.strip_prefix("Rss:")).expect("listed");
+        resident.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     #[test]
@@ -276,7 +397,7 @@ mod tests {
         let (path, other) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::write(&path, "one").expect("written");
         std::fs::write(&other, "two").expect("written");
-        let source = Source::open(&path).expect("mapped");
+        let source = Source::open(&path).expect("opened");
         std::fs::rename(&other, &path).expect("replaced");
         let error = source.check_still_there().expect_err("replaced");
         assert!(error.to_string().contains("during the upload"), "{error}");

@@ -1,11 +1,12 @@
-//! Request bodies that are slices of a mapping, sent without a copy and watched while they go.
+//! Request bodies that leave in frames and are watched while they go.
 //!
 //! One `Bytes` for a whole part would be one frame, handed over at once: nothing could see it
-//! move. Slices keep the zero copy and let progress and the watchdog see every piece leave.
+//! move. Frames let progress and the watchdog see every piece leave, and a source that is not
+//! mapped is read one frame at a time.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,10 +21,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::error::Error;
+use crate::file::{Content, Frames};
 use crate::progress::Emitter;
-
-/// Bytes in a frame: few enough calls to cost nothing, small enough for a live rate.
-const SLICE_BYTES: usize = 256 * 1024;
 
 /// How much longer a store may think about a part that it has in full than it may leave a
 /// connection idle: it may have to write and replicate the part first.
@@ -31,9 +31,9 @@ pub(super) const ANSWER_FACTOR: u32 = 6;
 
 /// What one attempt's body has moved so far, and when it last did.
 ///
-/// A slice has moved when the connection takes it, which it does while its own buffer has room: the
-/// last slices count as moved before they are on the wire, and a limit of so many seconds means that
-/// [`SLICE_BYTES`] have to leave in that time.
+/// A frame has moved when the connection takes it, which it does while its own buffer has room: the
+/// last frames count as moved before they are on the wire, and a limit of so many seconds means that
+/// a frame has to leave in that time.
 #[derive(Debug)]
 pub(crate) struct Watch {
     events: Emitter,
@@ -41,23 +41,30 @@ pub(crate) struct Watch {
     moved_bytes: AtomicU64,
     last_moved_ms: AtomicU64,
     sent: AtomicBool,
+    failure: Mutex<Option<Error>>,
 }
 
 impl Watch {
     /// For a body of `len_bytes`; an empty one has been sent already.
-    pub(crate) fn new(events: Emitter, len_bytes: usize) -> Arc<Self> {
+    pub(crate) fn new(events: Emitter, len_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             events,
             started: Instant::now(),
             moved_bytes: AtomicU64::new(0),
             last_moved_ms: AtomicU64::new(0),
             sent: AtomicBool::new(len_bytes == 0),
+            failure: Mutex::default(),
         })
     }
 
     /// Payload bytes handed to the connection so far.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.moved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why the source could not give the body its bytes, if so. The connection only saw it end.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns once nothing has moved for `limit`; never for one that no clock reaches.
@@ -83,6 +90,10 @@ impl Watch {
         self.last_moved_ms.store(now, Ordering::Relaxed);
     }
 
+    fn failed(&self, error: Error) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
     fn moved(&self, bytes: usize, is_last: bool) {
         self.moved_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.touch();
@@ -93,12 +104,12 @@ impl Watch {
     }
 }
 
-/// A body of exactly `bytes`, telling `watch` of every slice that leaves.
-pub(crate) fn watched(bytes: Bytes, watch: &Arc<Watch>) -> ByteStream {
+/// A body of exactly `content`, telling `watch` of every frame that leaves.
+pub(crate) fn watched(content: Content, watch: &Arc<Watch>) -> ByteStream {
     let watch = Arc::clone(watch);
-    // Retryable, so that the SDK may rebuild it for a redirect; the bytes are shared, not copied.
+    // Retryable, so that the SDK may rebuild it for a redirect; it holds no bytes yet.
     ByteStream::new(SdkBody::retryable(move || {
-        SdkBody::from_body_1_x(Sliced { rest: bytes.clone(), watch: Arc::clone(&watch) })
+        SdkBody::from_body_1_x(Framed { frames: content.frames(), watch: Arc::clone(&watch) })
     }))
 }
 
@@ -128,39 +139,44 @@ impl Intercept for WatchOnceSigned {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         self.watch.touch();
-        *context.request_mut().body_mut() = watched(self.bytes.clone(), &self.watch).into_inner();
+        *context.request_mut().body_mut() =
+            watched(self.bytes.clone().into(), &self.watch).into_inner();
         Ok(())
     }
 }
 
-struct Sliced {
-    rest: Bytes,
+struct Framed {
+    frames: Frames,
     watch: Arc<Watch>,
 }
 
-impl Body for Sliced {
+impl Body for Framed {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let len = self.rest.len().min(SLICE_BYTES);
-        let slice = self.rest.split_to(len);
-        self.watch.moved(len, self.rest.is_empty());
-        Poll::Ready(Some(Ok(Frame::data(slice))))
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(match self.frames.next() {
+            None => None,
+            Some(Ok(frame)) => {
+                self.watch.moved(frame.len(), self.frames.rest_bytes() == 0);
+                Some(Ok(Frame::data(frame)))
+            }
+            Some(Err(error)) => {
+                self.watch.failed(error);
+                Some(Err("the source could not be read".into()))
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.frames.rest_bytes() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        SizeHint::with_exact(self.frames.rest_bytes())
     }
 }
 
@@ -171,8 +187,8 @@ mod tests {
     #[tokio::test]
     async fn every_byte_leaves_once_and_is_counted() {
         let content: Bytes = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
-        let watch = Watch::new(Emitter::default(), content.len());
-        let body = watched(content.clone(), &watch);
+        let watch = Watch::new(Emitter::default(), content.len() as u64);
+        let body = watched(content.clone().into(), &watch);
         assert_eq!(body.size_hint(), (1_000_000, Some(1_000_000)));
         let sent = body.collect().await.expect("collected").into_bytes();
         assert_eq!(sent, content);

@@ -194,8 +194,8 @@ impl Upload<'_> {
         let receipt = loop {
             let attempt = async |number| {
                 let digest = summed_for(number, self.source, part, digest).await?;
-                let (bytes, sign) = (self.source.slice(part)?, !self.profile.unsigned_payload);
-                let payload = Payload { bytes, digest, sign };
+                let sign = !self.profile.unsigned_payload;
+                let payload = Payload { content: self.source.content(part)?, digest, sign };
                 self.engine.calls().put(self.url, payload, &options).await
             };
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);
@@ -348,11 +348,15 @@ async fn summed_for(
 
 /// Sums a part, in steps, so that a lane's other connections are served in between.
 async fn sum(source: &Source, part: Part, algorithm: Algorithm) -> Result<Digest> {
-    let bytes = source.slice(part)?;
     let mut hasher = Hasher::new(algorithm);
-    for step in bytes.chunks(SUM_STEP_BYTES) {
-        hasher.update(step);
-        if bytes.len() > SUM_STEP_BYTES {
+    let mut step_bytes = 0;
+    for frame in source.content(part)?.frames() {
+        let frame = frame?;
+        hasher.update(&frame);
+        step_bytes += frame.len();
+        drop(frame);
+        if step_bytes >= SUM_STEP_BYTES {
+            step_bytes = 0;
             tokio::task::yield_now().await;
         }
     }

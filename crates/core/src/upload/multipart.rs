@@ -261,7 +261,7 @@ impl Upload<'_> {
                         tell_start(&options, part);
                         let attempt = async |number| {
                             let digest = summed_for(number, &source, part, digest).await?;
-                            let payload = Payload { bytes: source.slice(part)?, digest, sign };
+                            let payload = Payload { content: source.content(part)?, digest, sign };
                             let calls = engine.calls_on(lane);
                             calls
                                 .upload_part(&url, &upload_id, part.number, payload, &options)
@@ -276,7 +276,7 @@ impl Upload<'_> {
                 };
                 recorder.part(part.number, receipt.digest, Some(&receipt.etag));
                 acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
-                source.release(part);
+                source.release(part.offset_bytes, part.len_bytes);
                 Ok(receipt)
             }
         };

@@ -12,10 +12,10 @@ use aws_sdk_s3::types::{
     ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
 use aws_smithy_types::byte_stream::ByteStream;
-use bytes::Bytes;
 
 use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::file::Content;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest};
 use crate::options::{CustomerKey, Encryption, UploadOptions};
 use crate::progress::{Emitter, Event};
@@ -37,9 +37,10 @@ const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
 /// The bytes of an upload request, and what goes with them.
 #[derive(Debug, Clone)]
 pub(crate) struct Payload {
-    pub(crate) bytes: Bytes,
+    pub(crate) content: Content,
     pub(crate) digest: Option<Digest>,
-    /// Whether the signature covers the bytes, for stores that insist: SHA-256 over all of them.
+    /// Whether the signature covers the bytes, for stores that insist: SHA-256 over all of them,
+    /// which have to be in memory for it where the source is not mapped.
     pub(crate) sign: bool,
 }
 
@@ -86,7 +87,7 @@ impl Calls {
         let request = self.client(url.bucket()).put_object().bucket(url.bucket()).key(url.key());
         let request = with_attributes_on_put(request, options)
             .set_if_none_match(options.if_none_match.then(|| "*".to_owned()))
-            .content_length(payload.bytes.len().try_into().unwrap_or(i64::MAX));
+            .content_length(payload.content.len_bytes().try_into().unwrap_or(i64::MAX));
         let digest = payload.digest;
         let request = match digest {
             Some(digest) => with_digest!(request, digest),
@@ -168,7 +169,7 @@ impl Calls {
             .key(url.key())
             .upload_id(upload_id)
             .part_number(number.try_into().unwrap_or(i32::MAX))
-            .content_length(payload.bytes.len().try_into().unwrap_or(i64::MAX));
+            .content_length(payload.content.len_bytes().try_into().unwrap_or(i64::MAX));
         let request = with_customer_key!(request, customer_key(options));
         let digest = payload.digest;
         let request = match digest {
@@ -288,12 +289,17 @@ impl Calls {
     where
         F: Future<Output = Result<T>>,
     {
-        let watch = Watch::new(events.clone(), payload.bytes.len());
+        let content = match payload.digest {
+            Some(_) => payload.content,
+            None => payload.content.unmapped(),
+        };
+        let watch = Watch::new(events.clone(), content.len_bytes());
         let sending = if payload.sign {
-            let watched = WatchOnceSigned::new(payload.bytes.clone(), &watch);
-            send(ByteStream::from(payload.bytes), Some(watched))
+            let bytes = content.to_bytes()?;
+            let watched = WatchOnceSigned::new(bytes.clone(), &watch);
+            send(ByteStream::from(bytes), Some(watched))
         } else {
-            send(watched(payload.bytes, &watch), None)
+            send(watched(content.clone(), &watch), None)
         };
         // The sending first: an answer that is there counts, however late this task gets to run.
         let result = tokio::select! {
@@ -302,6 +308,11 @@ impl Calls {
             () = watch.stalled(self.stall_timeout) => {
                 Err(stalled(UPLOAD, target, self.stall_timeout))
             }
+        };
+        // A store's answer to half a body tells nothing, not even that it took it.
+        let result = match watch.take_failure() {
+            Some(failure) => Err(failure),
+            None => result.map_err(|error| content.blame(error)),
         };
         if result.is_err() {
             let bytes = watch.moved_bytes();

@@ -1,0 +1,186 @@
+//! What a request sends of a source: the bytes of one part, which go by in frames.
+//!
+//! A frame of a mapped source is a slice of the mapping, so nothing is copied. Otherwise each frame
+//! is read into a buffer that is used again when the frame is gone, so that an upload holds a few
+//! frames for every connection and never a part.
+//!
+//! Reading happens where the frame is wanted, on the lane's own thread, and blocks it as a page
+//! fault in a mapping does. The part was summed a moment ago, so it mostly is a copy out of the page
+//! cache, a few hundredths of a millisecond; handing that to another thread and waking up again
+//! costs more, and the frame would then be in the other core's cache.
+
+use bytes::Bytes;
+
+use super::source::Source;
+use crate::error::{Error, Result};
+use crate::plan::Part;
+
+/// Bytes in a frame: few enough calls to cost nothing, small enough for a live rate, and a buffer
+/// that stays in a core's own cache between reading and summing.
+pub(crate) const FRAME_BYTES: usize = 256 * 1024;
+
+/// A mapped part above this size gives its pages back while it goes by. Sixteen parts of 525 MiB,
+/// as an object of 5 TiB has them, would be 8 GiB of resident memory; sixteen small ones are left
+/// alone, because the sum then warms the pages for the send.
+const LARGE_PART_BYTES: u64 = 16 << 20;
+
+/// Pages are given back in such steps, always one step late: a frame that was just handed out may
+/// wait in a connection's buffer. Each step interrupts the other cores, so it is not a small one.
+const RELEASE_STEP_BYTES: u64 = 4 << 20;
+
+/// The bytes of a part, wherever they are; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Content(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Held(Bytes),
+    // The part lies within the source: `Source::content` saw to it.
+    Mapped(Source, Part),
+    Read(Source, Part),
+}
+
+impl Content {
+    pub(super) fn mapped(source: Source, part: Part) -> Self {
+        Self(Kind::Mapped(source, part))
+    }
+
+    pub(super) fn read(source: Source, part: Part) -> Self {
+        Self(Kind::Read(source, part))
+    }
+
+    /// How many bytes there are.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        match &self.0 {
+            Kind::Held(bytes) => bytes.len() as u64,
+            Kind::Mapped(_, part) | Kind::Read(_, part) => part.len_bytes,
+        }
+    }
+
+    /// The bytes, from the first to the last, in frames.
+    pub(crate) fn frames(&self) -> Frames {
+        Frames { content: self.clone(), at_bytes: 0, released_bytes: 0 }
+    }
+
+    /// The same bytes, read and not mapped.
+    ///
+    /// For what is sent without a sum: TLS reads a body in user space, where pages that are lost
+    /// look like zeroes, and without a sum the store would take them.
+    pub(crate) fn unmapped(self) -> Self {
+        match self.0 {
+            Kind::Mapped(source, part) => Self::read(source, part),
+            held_or_read => Self(held_or_read),
+        }
+    }
+
+    /// The bytes as one piece. Where they are read, all of them are in memory then.
+    pub(crate) fn to_bytes(&self) -> Result<Bytes> {
+        match &self.0 {
+            Kind::Held(bytes) => Ok(bytes.clone()),
+            Kind::Mapped(source, part) => {
+                Ok(source.mapped_bytes(part.offset_bytes, part.len_bytes))
+            }
+            Kind::Read(source, part) => {
+                let len = usize::try_from(part.len_bytes).map_err(|_| source.beyond())?;
+                let mut whole = vec![0; len];
+                source.read_exact_at(&mut whole, part.offset_bytes)?;
+                Ok(whole.into())
+            }
+        }
+    }
+
+    /// The error of the source where it is what made a request fail with `error`.
+    ///
+    /// When the kernel itself cannot read a mapped page that it should send, nothing is raised: the
+    /// connection ends with "bad address", which looks like a failure of the network and would be
+    /// tried again.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        match &self.0 {
+            Kind::Mapped(source, part) if is_bad_address(&error) => {
+                look_at_every_page(&source.mapped_bytes(part.offset_bytes, part.len_bytes));
+                source.check_unchanged().err().unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self(Kind::Held(bytes))
+    }
+}
+
+/// Goes over a content once. After an error there is no point in going on.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    content: Content,
+    at_bytes: u64,
+    released_bytes: u64,
+}
+
+impl Frames {
+    /// How many bytes are still to come.
+    pub(crate) fn rest_bytes(&self) -> u64 {
+        self.content.len_bytes() - self.at_bytes
+    }
+
+    fn frame(&self, len: usize) -> Result<Bytes> {
+        let (source, frame) = match &self.content.0 {
+            Kind::Held(bytes) => {
+                let start = usize::try_from(self.at_bytes).unwrap_or(bytes.len());
+                return Ok(bytes.slice(start..start + len));
+            }
+            Kind::Mapped(source, part) => {
+                (source, source.mapped_bytes(part.offset_bytes + self.at_bytes, len as u64))
+            }
+            Kind::Read(source, part) => {
+                (source, source.read_frame(part.offset_bytes + self.at_bytes, len)?)
+            }
+        };
+        // Before a request is whole: one that was cut short is not taken for an object.
+        if self.rest_bytes() == len as u64 {
+            source.check_unchanged()?;
+        }
+        Ok(frame)
+    }
+
+    fn release_behind(&mut self) {
+        if let Kind::Mapped(source, part) = &self.content.0
+            && part.len_bytes > LARGE_PART_BYTES
+            && self.at_bytes - self.released_bytes >= 2 * RELEASE_STEP_BYTES
+        {
+            source.release(part.offset_bytes + self.released_bytes, RELEASE_STEP_BYTES);
+            self.released_bytes += RELEASE_STEP_BYTES;
+        }
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Result<Bytes>;
+
+    fn next(&mut self) -> Option<Result<Bytes>> {
+        self.release_behind();
+        let len = usize::try_from(self.rest_bytes()).unwrap_or(usize::MAX).min(FRAME_BYTES);
+        if len == 0 {
+            return None;
+        }
+        let frame = self.frame(len);
+        self.at_bytes += len as u64;
+        Some(frame)
+    }
+}
+
+/// So that the guard comes to know of those that are lost.
+fn look_at_every_page(mapped: &[u8]) {
+    for bytes in mapped.chunks(rustix::param::page_size()) {
+        // They begin anywhere in a page, and end in the next one.
+        std::hint::black_box((bytes.first().copied(), bytes.last().copied()));
+    }
+}
+
+fn is_bad_address(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.raw_os_error() == Some(libc::EFAULT))
+}
