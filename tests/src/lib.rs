@@ -14,3 +14,4 @@ pub mod peers;
 pub mod python;
 pub mod relay;
 pub mod seaweedfs;
+pub mod torture;
