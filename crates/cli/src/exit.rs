@@ -14,6 +14,7 @@ impl Exit {
     pub(crate) const SUCCESS: Self = Self(0);
     pub(crate) const FAILED: Self = Self(1);
     pub(crate) const USAGE: Self = Self(2);
+    pub(crate) const PARTIAL: Self = Self(3);
     pub(crate) const INTERRUPTED: Self = Self(130);
     /// 128 and the number of SIGPIPE: what a shell shows of a tool whose reader went away.
     pub(crate) const BROKEN_PIPE: Self = Self(141);
@@ -111,6 +112,7 @@ mod tests {
             Exit::SUCCESS,
             Exit::FAILED,
             Exit::USAGE,
+            Exit::PARTIAL,
             Exit::INTERRUPTED,
             Exit::BROKEN_PIPE,
             Exit::TERMINATED,

@@ -36,6 +36,18 @@ pub(crate) fn countdown(remaining: Option<Duration>) -> String {
     }
 }
 
+/// How long ago something was, in one unit: `45 s`, `12 min`, `3 h`, `6 days`. Up to two of the next
+/// unit it stays with the smaller one, so that it is never far off.
+pub(crate) fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// `1 part`, `2 parts`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
@@ -83,6 +95,15 @@ mod tests {
         assert_eq!(
             [left(7), left(754), left(7_384), left(999_999), countdown(None)],
             ["0:07", "12:34", "2:03:04", "11 days", "-:--"]
+        );
+    }
+
+    #[test]
+    fn an_age_is_one_number() {
+        let shown = |seconds| age(Duration::from_secs(seconds));
+        assert_eq!(
+            [shown(0), shown(119), shown(120), shown(7_199), shown(7_200), shown(172_800)],
+            ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]
         );
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use brigade::limits::parse_size;
 use clap::{Args, ValueEnum, ValueHint};
@@ -170,6 +171,9 @@ impl CpArgs {
         words.path("--ca-bundle", store.ca_bundle.clone().or(bundle).as_deref())?;
         words.switch("--no-verify-ssl", store.no_verify_ssl);
         words.option("--retries", store.retries);
+        let time = |time: Duration| humantime::format_duration(time).to_string().replace(' ', "");
+        words.option("--retry-for", store.retry_for.map(time));
+        words.option("--stall-timeout", store.stall_timeout.map(time));
         // Behind this, a name may begin with a dash.
         words.0.push("--".into());
         for end in [&self.source, &self.target] {
@@ -249,7 +253,7 @@ mod tests {
                     --checksum-algorithm sha256 --if-none-match --storage-class X --content-type y \
                     --metadata a=1 --metadata b=2 --sse aws:kms --sse-kms-key-id id \
                     --store-profile minio --no-sign-request --force-path-style --ca-bundle c.pem \
-                    --no-verify-ssl --retries 3 -- dir/../-odd s3://b/a/../k";
+                    --no-verify-ssl --retry-for 90m --stall-timeout 30s -- dir/../-odd s3://b/a/../k";
         let typed: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
         let environment = Environment::of(&[("AWS_REGION", "r"), ("AWS_PROFILE", "p")]);
         let words = read(&typed).to_words(&environment).expect("absolute");
@@ -264,6 +268,8 @@ mod tests {
             (Some("r"), Some("p"))
         );
         assert_eq!((meant.part_size, meant.concurrency), (Some(16 << 20), Some(3)));
+        assert_eq!(meant.store.retry_for, Some(Duration::from_mins(90)));
+        assert_eq!(meant.store.stall_timeout, Some(Duration::from_secs(30)));
         assert_eq!(meant.metadata, ["a=1", "b=2"]);
         assert_eq!((meant.sse, meant.checksum_algorithm), (Some(Sse::Kms), Some(Checksum::Sha256)));
         // Nothing is lost the second time.

@@ -12,8 +12,10 @@
 mod cp;
 mod demo;
 mod output;
+mod resume;
 mod serve;
 mod store;
+mod uploads;
 
 use std::ffi::OsString;
 
@@ -22,8 +24,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub(crate) use cp::{Checksum, CpArgs, Proof, Sse};
 pub(crate) use demo::DemoArgs;
 pub(crate) use output::OutputArgs;
+pub(crate) use resume::ResumeArgs;
 pub(crate) use serve::ServeArgs;
 pub(crate) use store::StoreArgs;
+pub(crate) use uploads::{AbortArgs, SelectArgs, UploadsArgs, UploadsCommand};
 
 /// Move objects in and out of S3 in parallel parts, and prove that every byte arrived.
 #[derive(Debug, Parser)]
@@ -39,6 +43,10 @@ pub(crate) enum Command {
     /// Copy a file into a bucket, or an object into a file.
     // Boxed: it has many options, and the other commands should not take up as much.
     Cp(Box<CpArgs>),
+    /// Go on with every unfinished transfer that was begun here, the oldest first.
+    Resume(ResumeArgs),
+    /// Show, give up or go on with unfinished uploads, here and on the store.
+    Uploads(UploadsArgs),
     /// Serve an S3-compatible store from a folder, for development and tests.
     Serve(ServeArgs),
     /// See it work: start a store, upload a file, download it, compare.
@@ -60,6 +68,8 @@ Examples:
   brigade cp backup.tar s3://my-bucket/backups/
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
+  brigade resume
+  brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket
 
 Run 'brigade COMMAND --help' for a command's options and examples.";
@@ -145,9 +155,17 @@ mod tests {
         grammar().debug_assert();
     }
 
+    /// Every command, those below others included.
+    fn commands() -> Vec<clap::Command> {
+        let mut all: Vec<_> = grammar().get_subcommands().cloned().collect();
+        let below: Vec<_> = all.iter().flat_map(clap::Command::get_subcommands).cloned().collect();
+        all.extend(below);
+        all
+    }
+
     #[test]
     fn every_command_shows_examples() {
-        for command in grammar().get_subcommands() {
+        for command in commands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:\n  brigade "), "{} has none", command.get_name());
         }
@@ -156,7 +174,7 @@ mod tests {
     #[test]
     fn the_documentation_has_every_option() {
         let documented = include_str!("../../../../docs/CLI.md");
-        for command in grammar().get_subcommands() {
+        for command in commands() {
             for option in command.get_arguments().filter_map(clap::Arg::get_long) {
                 let found = documented.contains(&format!("--{option}"));
                 assert!(found, "docs/CLI.md lacks --{option} of {}", command.get_name());

@@ -5,15 +5,14 @@ use std::ffi::OsString;
 use anyhow::{Context as _, Result};
 use brigade::{Cancel, DownloadOptions, Report, S3Url, Session, UploadOptions, progress};
 
-use super::block_on;
 use super::watch::Watch;
+use super::{block_on, typed_again};
 use crate::args::CpArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
-use crate::format::command_line;
 use crate::meaning::{Job, Sink, Transfer};
 use crate::printer::Printer;
-use crate::signals::{Signals, Stopped};
+use crate::signals::Stopped;
 use crate::stdout::ObjectPipe;
 
 pub(super) fn run(
@@ -27,8 +26,7 @@ pub(super) fn run(
         printer.warning(warning);
     }
     block_on(async {
-        let again = typed.get(1..).map(|args| format!("brigade {}", command_line(args)));
-        let mut watch = Watch { printer, signals: Signals::watch()?, again };
+        let mut watch = Watch::new(printer, typed_again(typed))?;
         let report = carry_out(transfer, &mut watch).await?;
         watch.printer.report(&report);
         Ok(())
@@ -36,11 +34,20 @@ pub(super) fn run(
 }
 
 async fn carry_out(transfer: Transfer, watch: &mut Watch<'_>) -> Result<Report> {
-    brigade::guard_mapped_files()?;
     let session = watch.until(Session::new(transfer.session)).await?;
+    move_object(&session, transfer.job, watch).await
+}
+
+/// Carries out `job` with the store of `session`.
+pub(super) async fn move_object(
+    session: &Session,
+    job: Job,
+    watch: &mut Watch<'_>,
+) -> Result<Report> {
+    brigade::guard_mapped_files()?;
     let (emitter, events) = progress::channel();
     let cancel = Cancel::default();
-    match transfer.job {
+    match job {
         Job::Upload { file, object, options } => {
             let options = UploadOptions { events: emitter, cancel: cancel.clone(), ..options };
             let object = session.object(&object);
@@ -53,7 +60,7 @@ async fn carry_out(transfer: Transfer, watch: &mut Watch<'_>) -> Result<Report> 
                     let object = session.object(&object);
                     watch.transfer(object.download_file_with(file, options), &cancel, events).await
                 }
-                Sink::Stdout => to_stdout(&session, &object, options, watch, events).await,
+                Sink::Stdout => to_stdout(session, &object, options, watch, events).await,
             }
         }
     }

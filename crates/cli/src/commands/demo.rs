@@ -28,7 +28,6 @@ use crate::args::DemoArgs;
 use crate::format::{elapsed, rate};
 use crate::meaning::Keys;
 use crate::printer::{Printer, outcome};
-use crate::signals::Signals;
 
 const BUCKET: &str = "demo";
 const KEY: &str = "source.bin";
@@ -60,7 +59,7 @@ struct Outcome {
 
 pub(super) fn run(args: &DemoArgs, printer: &mut Printer) -> Result<()> {
     block_on(async {
-        let mut watch = Watch { printer, signals: Signals::watch()?, again: None };
+        let mut watch = Watch::new(printer, None)?;
         // Removed again when dropped, however the demo ends, unless it is kept.
         let mut folder = make_folder(args.size)?;
         folder.disable_cleanup(args.keep);

@@ -19,11 +19,19 @@ pub(super) fn page() -> io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    for command in grammar.get_subcommands().filter(|command| command.get_name() != "help") {
+    for command in below(&grammar) {
         render_subcommand(command.clone(), &mut page)?;
+        for command in below(command) {
+            render_subcommand(command.clone(), &mut page)?;
+        }
     }
     exit_status().to_writer(&mut page)?;
     Ok(page)
+}
+
+/// The subcommands, without the one that clap adds.
+fn below(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+    command.get_subcommands().filter(|command| command.get_name() != "help")
 }
 
 /// A subcommand as a section of the page: its own sections become subsections.
@@ -71,7 +79,15 @@ mod tests {
     #[test]
     fn the_page_has_every_command_and_every_exit_code() {
         let page = String::from_utf8(page().expect("a page")).expect("UTF-8");
-        for title in ["NAME", "\"BRIGADE CP\"", "\"BRIGADE SERVE\"", "\"BRIGADE DEMO\""] {
+        for title in [
+            "NAME",
+            "\"BRIGADE CP\"",
+            "\"BRIGADE RESUME\"",
+            "\"BRIGADE UPLOADS\"",
+            "\"BRIGADE UPLOADS ABORT\"",
+            "\"BRIGADE SERVE\"",
+            "\"BRIGADE DEMO\"",
+        ] {
             assert!(page.contains(&format!(".SH {title}\n")), "{title} is missing");
         }
         assert!(page.contains("\\-\\-checksum\\-algorithm"));

@@ -3,7 +3,10 @@
 mod cp;
 mod demo;
 mod man;
+mod resume;
 mod serve;
+mod tally;
+mod uploads;
 mod watch;
 
 use std::ffi::OsString;
@@ -15,6 +18,7 @@ use crate::args::{self, Cli, Command, OutputArgs, ParseStop};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::format::command_line;
 use crate::printer::Printer;
 use crate::stdout;
 
@@ -26,6 +30,12 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             let result = cp::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
         }
+        Command::Resume(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = resume::run(&args, typed, environment, &mut printer);
+            ended_with(result, &mut printer)
+        }
+        Command::Uploads(args) => uploads::run(&args.command, typed, environment),
         Command::Serve(args) => {
             let output = OutputArgs { json: args.json, ..OutputArgs::default() };
             let mut printer = Printer::new(&output, false, environment);
@@ -76,14 +86,24 @@ pub(crate) fn tell_parse_stop(
 }
 
 fn ended(result: Result<()>, printer: &mut Printer) -> Exit {
+    ended_with(result.map(|()| Exit::SUCCESS), printer)
+}
+
+/// The same for a command that does many things, some of which may have failed.
+fn ended_with(result: Result<Exit>, printer: &mut Printer) -> Exit {
     match result {
-        Ok(()) => Exit::SUCCESS,
+        Ok(exit) => exit,
         Err(error) => {
             let failure = Failure::from(&error);
             printer.failure(&failure);
             failure.exit
         }
     }
+}
+
+/// The command as it was typed, for a shell.
+fn typed_again(typed: &[OsString]) -> Option<String> {
+    typed.get(1..).map(|args| format!("brigade {}", command_line(args)))
 }
 
 /// Waits for `command` on this thread. The engine and the store have threads of their own; what

@@ -10,6 +10,7 @@ use brigade::progress::Events;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::exit::Exit;
 use crate::failure::Resumable;
 use crate::printer::Printer;
 use crate::signals::{Signals, Stopped};
@@ -26,12 +27,26 @@ const CLEAN_UP: Duration = Duration::from_millis(1_800);
 /// A person's eyes and hands while the engine works.
 pub(super) struct Watch<'a> {
     pub(super) printer: &'a mut Printer,
-    pub(super) signals: Signals,
+    signals: Signals,
     /// The command that goes on where a transfer stopped.
-    pub(super) again: Option<String>,
+    again: Option<String>,
+    /// How the process ends, once a signal asked for it.
+    stopped: Option<Exit>,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    /// Needs a tokio runtime around it. From now on, signals no longer end the process by themselves.
+    /// `again` is the command that goes on where a transfer stopped.
+    pub(super) fn new(printer: &'a mut Printer, again: Option<String>) -> Result<Self> {
+        Ok(Self { printer, signals: Signals::watch()?, again, stopped: None })
+    }
+
+    /// Whether a signal came: a transfer that was done before it could be stopped is a success, but
+    /// nothing further is to be begun.
+    pub(super) fn stopped(&self) -> Option<Exit> {
+        self.stopped
+    }
+
     /// Waits for what needs no clean-up; a signal just drops it.
     pub(super) async fn until<T, E: Into<anyhow::Error>>(
         &mut self,
@@ -40,6 +55,7 @@ impl Watch<'_> {
         tokio::select! {
             result = work => result.map_err(Into::into),
             exit = self.signals.next() => {
+                self.stopped = Some(exit);
                 Err(Stopped { exit, message: "stopped as asked".into() }.into())
             }
         }
@@ -87,11 +103,12 @@ impl Watch<'_> {
                         return Err(Stopped { exit: first, message: abandoned("on a second signal") }.into());
                     }
                     stopping = Some((exit, time::Instant::now() + CLEAN_UP));
+                    self.stopped = Some(exit);
                     cancel.cancel();
                     self.printer.notice("stopping; a second signal ends it at once");
                 }
                 () = too_late => {
-                    let exit = stopping.map_or(crate::exit::Exit::INTERRUPTED, |(exit, _)| exit);
+                    let exit = stopping.map_or(Exit::INTERRUPTED, |(exit, _)| exit);
                     let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs_f32());
                     return Err(Stopped { exit, message: abandoned(&why) }.into());
                 }

@@ -45,13 +45,7 @@ impl Transfer {
                 Job::Download { object, sink, options }
             }
         };
-        let mut warnings = Vec::new();
-        if args.store.no_verify_ssl {
-            warnings.push(
-                "the store's certificate is not checked (--no-verify-ssl): anyone on the way can \
-                 read and change what is moved",
-            );
-        }
+        let warnings = session::warnings(&args.store);
         Ok(Self { session: session::options(&args.store, environment)?, job, warnings })
     }
 }

@@ -7,10 +7,15 @@
 
 mod cp;
 mod metadata;
+mod recorded;
 mod route;
 mod serve;
 mod session;
+mod uploads;
 
 pub(crate) use cp::{Job, Transfer};
+pub(crate) use recorded::Recorded;
 pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};
+pub(crate) use session::manifest_folder;
+pub(crate) use uploads::{Abort, Selection};

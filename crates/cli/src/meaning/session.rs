@@ -40,6 +40,18 @@ pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<Ses
     })
 }
 
+/// What the person should hear before a store is reached so.
+pub(super) fn warnings(args: &StoreArgs) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if args.no_verify_ssl {
+        warnings.push(
+            "the store's certificate is not checked (--no-verify-ssl): anyone on the way can read \
+             and change what is moved",
+        );
+    }
+    warnings
+}
+
 /// Where unfinished transfers are recorded: as asked, else where the XDG Base Directory Specification
 /// has a user's state. `None` on a machine that names no home.
 pub(crate) fn manifest_folder(given: Option<&Path>, environment: &Environment) -> Option<PathBuf> {

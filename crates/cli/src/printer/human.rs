@@ -38,7 +38,7 @@ pub(crate) struct Human {
     next_line: Option<Instant>,
     color: bool,
     meter: Meter,
-    /// Warnings come as events and again in the report; each is told once.
+    /// Warnings come as events and again in the report; each is told once of a transfer.
     warned: HashSet<String>,
 }
 
@@ -138,7 +138,7 @@ impl Human {
         for warning in &report.warnings {
             self.warning(warning);
         }
-        self.meter = Meter::default();
+        self.next();
         self.line(&summary::line(report));
     }
 
@@ -157,6 +157,20 @@ impl Human {
             let word = self.paint("1;31", "error:");
             self.say(&format!("brigade: {word} {}", failure.message));
         }
+        self.next();
+    }
+
+    /// A question on a line that is left open for the answer.
+    pub(super) fn ask(&mut self, question: &str) {
+        self.clear();
+        let _ = write!(self.err, "{question}").and_then(|()| self.err.flush());
+    }
+
+    /// What comes now is of another transfer.
+    fn next(&mut self) {
+        self.meter = Meter::default();
+        self.next_line = None;
+        self.warned.clear();
     }
 
     fn clear(&self) {

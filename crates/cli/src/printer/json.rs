@@ -1,7 +1,8 @@
 //! For programs: one JSON object a line, on standard output.
 //!
 //! Events are the engine's, as they are, except that moved bytes become a `progress` a few times a
-//! second. The last line is the outcome: `report` or `error`. docs/CLI.md lists the fields.
+//! second. The last line is the outcome: `report` or `error`, or what a command of many transfers adds
+//! them up to. docs/CLI.md lists the fields.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -27,7 +28,7 @@ pub(crate) struct Json {
     progress: bool,
     meter: Meter,
     last_progress: Option<(Instant, u64)>,
-    /// Warnings come as events and again in the report; each is told once.
+    /// Warnings come as events and again in the report; each is told once of a transfer.
     warned: HashSet<String>,
 }
 
@@ -109,7 +110,7 @@ impl Json {
         for warning in &report.warnings {
             self.warning(warning);
         }
-        self.meter = Meter::default();
+        self.next();
         self.object("report", report);
     }
 
@@ -120,6 +121,14 @@ impl Json {
         if let Some(err) = &mut self.err {
             let _ = writeln!(err, "brigade: error: {message}");
         }
+        self.next();
+    }
+
+    /// What comes now is of another transfer.
+    fn next(&mut self) {
+        self.meter = Meter::default();
+        self.last_progress = None;
+        self.warned.clear();
     }
 
     /// `fields` with the name of the event before them.

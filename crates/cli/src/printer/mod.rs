@@ -126,13 +126,26 @@ impl Printer {
         }
     }
 
-    /// The command failed; the last thing to tell.
+    /// A question to a person at the terminal; the answer is typed behind it.
+    pub(crate) fn ask(&mut self, question: &str) {
+        if let Self::Human(human) = self {
+            human.ask(question);
+        }
+    }
+
+    /// The command failed, or one of the many things that it does.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         match self {
             Self::Human(human) => human.failure(failure),
             Self::Json(json) => json.failure(failure),
         }
     }
+}
+
+/// The width of the terminal that standard output is; `None` where it is none.
+pub(crate) fn stdout_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then(|| size.ws_col.into())
 }
 
 /// What standard error can show.
