@@ -174,12 +174,16 @@ fn an_error_in_a_reply_of_200_is_an_error() {
     let relay = Relay::new(sandbox.store(), completing(u32::MAX));
     let line = "f s3://bucket/never --part-size 5MiB --retries 1";
     let said = sandbox.cp(line).endpoint(relay.url()).run().failed(8);
+    // All parts are there: the next run only has to complete them.
     assert_eq!(
         said,
-        "complete the upload to s3://bucket/never: gave up after 2 attempts: the store failed \
-         internally"
+        format!(
+            "complete the upload to s3://bucket/never: gave up after 2 attempts: the store failed \
+             internally; 10.0 MiB of 10.0 MiB are kept, and running it again goes on from there: \
+             brigade cp {line}"
+        )
     );
-    sandbox.assert_clean();
+    assert_eq!(sandbox.recorded_parts(), 2);
     assert!(block_on(sandbox.session().bucket(BUCKET).object("never").info()).is_err());
 }
 
@@ -257,8 +261,10 @@ fn a_flipped_bit_on_the_way_down_is_noticed() {
         Some(PART) => Fate::FlipBit(777),
         _ => Fate::Pass,
     });
-    let said =
-        sandbox.cp("s3://bucket/f copy --part-size 5MiB").endpoint(relay.url()).run().failed(7);
+    let line = "s3://bucket/f copy --part-size 5MiB";
+    let run = sandbox.cp(line).endpoint(relay.url()).run();
+    assert!(run.stderr.contains("every part is fetched once more"), "{run}");
+    let said = run.failed_in_the_end(7);
     let start = "download s3://bucket/f: the bytes that arrived are not the bytes that were stored: \
                  crc32 checksum is ";
     assert!(said.starts_with(start), "{said}");
@@ -272,6 +278,20 @@ fn a_flipped_bit_on_the_way_down_is_noticed() {
     let run = sandbox.cp("s3://bucket/f -").endpoint(relay.url()).run();
     assert_eq!(run.stdout.len() as u64, 3 * PART);
     assert!(run.failed(7).contains("what was written is not the object"));
+}
+
+#[test]
+fn a_bit_that_flips_once_is_mended() {
+    let sandbox = stored(3 * PART);
+    let relay = Relay::new(sandbox.store(), |request| match request.range_start() {
+        Some(PART) if request.attempt == 1 => Fate::FlipBit(777),
+        _ => Fate::Pass,
+    });
+    let report = down(&sandbox, &relay);
+    assert_eq!(report["verified"], "full-object");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("5.0 MiB had arrived damaged and were replaced"), "{report}");
+    sandbox.assert_clean();
 }
 
 #[test]

@@ -103,7 +103,26 @@ fn ended_with(result: Result<Exit>, printer: &mut Printer) -> Exit {
 
 /// The command as it was typed, for a shell.
 fn typed_again(typed: &[OsString]) -> Option<String> {
-    typed.get(1..).map(|args| format!("brigade {}", command_line(args)))
+    let args: Vec<OsString> = typed
+        .get(1..)?
+        .iter()
+        // Which would begin anew once more.
+        .filter(|arg| *arg != "--no-resume")
+        .map(without_password)
+        .collect();
+    Some(format!("brigade {}", command_line(&args)))
+}
+
+/// An endpoint may have been typed with a user and a password in it, and this is printed.
+fn without_password(arg: &OsString) -> OsString {
+    let Some((scheme, rest)) = arg.to_str().and_then(|arg| arg.split_once("://")) else {
+        return arg.clone();
+    };
+    let host_ends = rest.find('/').unwrap_or(rest.len());
+    match rest[..host_ends].rfind('@') {
+        Some(at) => format!("{scheme}://***{}", &rest[at..]).into(),
+        None => arg.clone(),
+    }
 }
 
 /// Waits for `command` on this thread. The engine and the store have threads of their own; what
@@ -115,4 +134,22 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     // Without waiting for a thread that still reads or writes a file for a command that was stopped.
     runtime.shutdown_background();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_goes_on_neither_begins_anew_nor_tells_a_password() {
+        let typed: Vec<OsString> =
+            ["x/brigade", "cp", "--no-resume", "a b", "s3://b/k@y", "http://me:hush@host/p@q"]
+                .map(Into::into)
+                .into();
+        assert_eq!(
+            typed_again(&typed).as_deref(),
+            Some("brigade cp 'a b' s3://b/k@y 'http://***@host/p@q'")
+        );
+        assert_eq!(typed_again(&[]), None);
+    }
 }
