@@ -252,7 +252,8 @@ fn credentials_that_are_wrong_or_missing() {
     );
     assert_eq!(
         wrong("s3://bucket/f x").run().failed(5),
-        "download s3://bucket/f: access denied; check the credentials and their permissions"
+        "download s3://bucket/f: access denied; it takes s3:GetObject; check the credentials and \
+         their permissions"
     );
     let nobody = |line: &str| {
         let run = sandbox.cp(line).without_env("AWS_ACCESS_KEY_ID");
@@ -273,7 +274,8 @@ fn credentials_that_are_wrong_or_missing() {
     let run = sandbox.cp("s3://bucket/f x --no-sign-request").run();
     assert_eq!(
         run.failed(5),
-        "download s3://bucket/f: access denied; check the credentials and their permissions"
+        "download s3://bucket/f: access denied; it takes s3:GetObject; check the credentials and \
+         their permissions"
     );
     let without =
         Brigade::new(&sandbox.folder(), ["cp", "s3://bucket/f", "x", "--profile", "none"]);

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The advice where all that is known is that something is not allowed.
+pub(crate) const CHECK_PERMISSIONS: &str = "check the credentials and their permissions";
+
 /// A convenient alias: every fallible function of this crate returns it.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -234,6 +237,32 @@ impl Error {
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.detail = format!("{context}: {}", self.0.detail);
         self
+    }
+
+    /// Names the permission that is missing, where one is.
+    #[must_use]
+    pub(crate) fn naming(mut self, permission: &str) -> Self {
+        if self.is_of_permissions() {
+            self.0.detail = format!("{}; it takes {permission}", self.0.detail);
+        }
+        self
+    }
+
+    /// Whether the credentials are good, as far as anybody knows, and not for this.
+    pub(crate) fn is_of_permissions(&self) -> bool {
+        self.kind() == ErrorKind::AccessDenied && self.advice() == Some(CHECK_PERMISSIONS)
+    }
+
+    /// Whether the store may have refused a header it does not know, whatever status it gave that.
+    pub(crate) fn may_be_of_a_header(&self) -> bool {
+        let is_refused = matches!(self.kind(), ErrorKind::Rejected | ErrorKind::Unsupported);
+        match self.code() {
+            None => is_refused,
+            Some("InvalidArgument" | "InvalidRequest" | "NotImplemented" | "InvalidHeader") => {
+                is_refused || self.kind() == ErrorKind::AccessDenied
+            }
+            Some(_) => false,
+        }
     }
 
     /// Says which part it was, unless the failure is one of the whole transfer, where the part that

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
-use crate::transport::ObjectInfo;
+use crate::transport::{ObjectInfo, Pages};
 use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
 use crate::{download, upload};
@@ -98,11 +98,11 @@ async fn list_uploads(
     bucket: &str,
     prefix: &str,
 ) -> Result<Vec<UnfinishedUpload>> {
-    let (scope, mut after, mut found) = (RetryScope::default(), None, Vec::new());
+    let (scope, mut pages, mut found) = (RetryScope::default(), Pages::default(), Vec::new());
     loop {
-        let list = |_| engine.calls().list_uploads(bucket, prefix, after.as_ref());
-        let page = engine.retry().run(&scope, None, list).await?;
-        for upload in page.uploads {
+        let list = |_| engine.calls().list_uploads(bucket, prefix, pages.after());
+        let mut page = engine.retry().run(&scope, None, list).await?;
+        for upload in std::mem::take(&mut page.uploads) {
             let url = S3Url::of(bucket, upload.key.as_str());
             let content = content_of(engine, &url, &upload.upload_id, &scope).await;
             // One that ended meanwhile is no longer unfinished.
@@ -118,9 +118,8 @@ async fn list_uploads(
                 parts,
             });
         }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(found),
+        if !pages.turn(page, bucket)? {
+            return Ok(found);
         }
     }
 }

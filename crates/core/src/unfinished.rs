@@ -128,7 +128,8 @@ fn read(path: PathBuf, link: Option<PathBuf>) -> Result<Option<Unfinished>> {
     const OPERATION: &str = "read the manifest";
     // Opening would make a new one.
     if path.symlink_metadata().is_err() {
-        if let Some(link) = link {
+        // A folder that is not there may be on a disk that will be again.
+        if let Some(link) = link.filter(|_| path.parent().is_some_and(Path::is_dir)) {
             let _ = std::fs::remove_file(link);
         }
         return Ok(None);

@@ -7,7 +7,7 @@
 
 use super::sums::{Need, Segmented, Segments, Sums};
 use crate::engine::Engine;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{
     Algorithm, Checksum, ChecksumType, Md5ETag, Mismatch, Verified, compare, compare_md5,
 };
@@ -49,6 +49,8 @@ pub(super) struct Found {
     // Ranges that follow the object's own parts are read from one place.
     part_size_hint: Option<u64>,
     size_bytes: u64,
+    /// Why the parts could not be listed, where they were asked for and it was refused.
+    unlisted: Option<String>,
 }
 
 impl Found {
@@ -69,6 +71,7 @@ impl Found {
             origin: Origin::Certain,
             part_size_hint: hint(info),
             size_bytes: info.size_bytes,
+            unlisted: None,
         }
     }
 
@@ -85,7 +88,17 @@ impl Found {
             origin,
             part_size_hint: hint(info),
             size_bytes: info.size_bytes,
+            unlisted: None,
         }
+    }
+
+    fn refused(self, unlisted: Option<String>) -> Self {
+        Self { unlisted, ..self }
+    }
+
+    /// ` (why)`, where it was refused to list the parts.
+    pub(super) fn why_unlisted(&self) -> String {
+        in_brackets(self.unlisted.as_deref())
     }
 
     /// Size of the object's own parts, where they are equal and it is known or easily guessed.
@@ -174,7 +187,13 @@ impl Found {
         }
         let of = self.sum.as_ref()?;
         let sizes = engine.retry().run(scope, None, |_| engine.calls().part_sizes(url, pin));
-        let sizes = sizes.await.ok()?;
+        let sizes = match sizes.await {
+            Ok(sizes) => sizes,
+            Err(error) => {
+                let unlisted = refusal(&error)?;
+                return Some((self.clone().refused(Some(unlisted)), None));
+            }
+        };
         if sizes.iter().sum::<u64>() != self.size_bytes {
             return None;
         }
@@ -201,7 +220,7 @@ pub(super) async fn find(
         let composite = checksum.kind == ChecksumType::Composite || *maybe_composite;
         (in_order, composite)
     });
-    let whole = Segments::whole(info.size_bytes);
+    let (whole, mut unlisted) = (Segments::whole(info.size_bytes), None);
     for (checksum, maybe_composite) in recorded {
         let expectation = Expectation::Recorded { checksum, maybe_composite };
         let algorithm = checksum.algorithm;
@@ -209,8 +228,10 @@ pub(super) async fn find(
             return Ok(Found::new(info, expectation, algorithm, whole, Origin::Certain));
         }
         let count = checksum.parts.or_else(|| info.parts()).unwrap_or(1);
-        if let Some((segments, origin)) = parts_of(engine, url, info, pin, scope, count).await? {
-            return Ok(Found::new(info, expectation, algorithm, segments, origin));
+        let parts = parts_of(engine, url, info, pin, scope, count, &mut unlisted).await?;
+        if let Some((segments, origin)) = parts {
+            let found = Found::new(info, expectation, algorithm, segments, origin);
+            return Ok(found.refused(unlisted));
         }
     }
     let Some(etag) = info.md5_etag().filter(|_| info.etag_may_be_md5()) else {
@@ -219,19 +240,19 @@ pub(super) async fn find(
         } else {
             "the recorded checksum is over parts whose sizes the store does not tell"
         };
-        return Ok(Found::nothing(info, why.into()));
+        return Ok(Found::nothing(info, format!("{why}{}", in_brackets(unlisted.as_deref()))));
     };
     let parts = match etag.parts {
         None => Some((whole, Origin::Certain)),
-        Some(count) => parts_of(engine, url, info, pin, scope, count).await?,
+        Some(count) => parts_of(engine, url, info, pin, scope, count, &mut unlisted).await?,
     };
     let Some((segments, origin)) = parts else {
         let why = "the store recorded no checksum, and does not tell the sizes of the parts";
-        return Ok(Found::nothing(info, why.into()));
+        return Ok(Found::nothing(info, format!("{why}{}", in_brackets(unlisted.as_deref()))));
     };
     let vouched = engine.store().profile().etag_is_md5 && origin != Origin::Guess;
     let expectation = Expectation::ETag { etag, vouched };
-    Ok(Found::new(info, expectation, Algorithm::Md5, segments, origin))
+    Ok(Found::new(info, expectation, Algorithm::Md5, segments, origin).refused(unlisted))
 }
 
 /// Reads a checksum for what it must be where the store did not say: of an object in parts, the
@@ -248,7 +269,8 @@ fn read_as(checksum: Checksum, info: &ObjectInfo) -> (Checksum, bool) {
     }
 }
 
-/// The sizes of the object's `count` parts. `None` where they cannot be found out.
+/// The sizes of the object's `count` parts. `None` where they cannot be found out. A refusal to list
+/// them goes into `unlisted`.
 async fn parts_of(
     engine: &Engine,
     url: &S3Url,
@@ -256,6 +278,7 @@ async fn parts_of(
     pin: &Pin,
     scope: &RetryScope,
     count: u32,
+    unlisted: &mut Option<String>,
 ) -> Result<Option<(Segments, Origin)>> {
     let total_bytes = info.size_bytes;
     if count <= 1 {
@@ -271,6 +294,7 @@ async fn parts_of(
         return Ok(Some((equal(each), Origin::FirstPart)));
     }
     let listed = retry.run(scope, None, |_| engine.calls().part_sizes(url, pin)).await;
+    *unlisted = listed.as_ref().err().and_then(refusal);
     if let Some(sizes) = usable(listed)?
         && sizes.len() as u64 == u64::from(count)
         && sizes.iter().sum::<u64>() == total_bytes
@@ -293,6 +317,14 @@ fn usable<T>(answer: Result<T>) -> Result<Option<T>> {
         }
         Err(_) => Ok(None),
     }
+}
+
+fn refusal(error: &Error) -> Option<String> {
+    (error.kind() == ErrorKind::AccessDenied).then(|| error.detail().to_owned())
+}
+
+fn in_brackets(why: Option<&str>) -> String {
+    why.map(|why| format!(" ({why})")).unwrap_or_default()
 }
 
 fn hint(info: &ObjectInfo) -> Option<u64> {

@@ -417,7 +417,10 @@ impl<'a> Download<'a> {
         if verified.is_proof() || !expected {
             return Ok(());
         }
-        let why = "the ETag is not the MD5 it looks like, or the parts are of unknown sizes";
+        let why = format!(
+            "the ETag is not the MD5 it looks like, or the parts are of unknown sizes{}",
+            self.found.why_unlisted()
+        );
         if self.options.verify == Verify::Require {
             return Err(Error::new(
                 ErrorKind::Integrity,
@@ -457,8 +460,9 @@ impl<'a> Download<'a> {
             .context("the bytes that arrived are not the bytes that were stored")
             .advise(if found.assumes_equal_parts() {
                 format!(
-                    "{advice}; start it again, or, as the store does not list the object's parts \
-                     and they may be of unequal sizes, compare it in another way"
+                    "{advice}; start it again, or, as the store does not list the object's parts{} \
+                     and they may be of unequal sizes, compare it in another way",
+                    found.why_unlisted()
                 )
             } else {
                 format!("{advice}; start it again")
@@ -482,7 +486,10 @@ impl<'a> Download<'a> {
             bytes: plan.size_bytes(),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             resumed_bytes,
-            throughput_bytes_per_s: throughput(plan.size_bytes() - resumed_bytes, elapsed),
+            throughput_bytes_per_s: throughput(
+                plan.size_bytes().saturating_sub(resumed_bytes),
+                elapsed,
+            ),
             parts: plan.part_count(),
             part_size_bytes: plan.part_size_bytes(),
             concurrency: self.concurrency,

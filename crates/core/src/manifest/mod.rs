@@ -140,6 +140,8 @@ pub struct Manifest {
     pub checksum_type: Option<ChecksumType>,
     /// What the object's metadata will tell it from anybody else's by.
     pub token: Option<String>,
+    /// When the request was sent that created it, seconds since 1970.
+    pub upload_begun_unix_s: Option<u64>,
     /// When requests to create an upload were sent whose outcome was never recorded, seconds since
     /// 1970.
     pub open_intents_unix_s: Vec<u64>,
@@ -191,6 +193,7 @@ impl Manifest {
             checksum,
             checksum_type: None,
             token: None,
+            upload_begun_unix_s: None,
             open_intents_unix_s: Vec::new(),
             parts: BTreeMap::new(),
             plan,
@@ -220,9 +223,11 @@ impl Manifest {
             }
             Record::Upload { id, checksum, checksum_type } => {
                 // One of the requests made this one; any before it may have made others.
-                if self.open_intents_unix_s.pop().is_none() {
+                let begun = self.open_intents_unix_s.pop();
+                if begun.is_none() {
                     return Err("an upload was created that was never meant to be");
                 }
+                self.upload_begun_unix_s = begun;
                 self.upload_id = Some(id);
                 (self.checksum, self.checksum_type) = (checksum, checksum_type);
             }

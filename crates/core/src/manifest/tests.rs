@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::limits::MIB;
@@ -49,6 +51,7 @@ fn what_was_written_is_read() {
     let manifest = decoded.manifest.expect("there");
     assert_eq!(manifest.transfer, upload());
     assert_eq!((manifest.upload_id.as_deref(), manifest.token.as_deref()), (Some("u"), Some("t")));
+    assert_eq!(manifest.upload_begun_unix_s, Some(7));
     assert_eq!(manifest.parts.keys().copied().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(manifest.claimed_bytes(), 16 * MIB);
     assert!(manifest.open_intents_unix_s.is_empty());
@@ -163,7 +166,168 @@ fn every_version_that_was_ever_written_is_read() {
     assert_eq!(manifest.parts.len(), 1);
 }
 
+/// Something done to the records before they are sealed with the right checksums: what a program with
+/// an error in it, or a person with an editor, could have written.
+#[derive(Debug, Clone)]
+enum Change {
+    /// This value becomes that one.
+    Set(Index, Value),
+    /// This value becomes a copy of another one.
+    Copy(Index, Index),
+    /// This value goes, with its name.
+    Remove(Index),
+    /// This record comes once more, there.
+    Repeat(Index, Index),
+    /// This record goes.
+    Drop(Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let numbers = prop_oneof![
+        prop::sample::select(vec![
+            json!(0),
+            json!(-1),
+            json!(4),
+            json!(1.5),
+            json!(1e300),
+            json!(u32::MAX),
+            json!(u64::from(u32::MAX) + 1),
+            json!(i64::MIN),
+            json!(u64::MAX),
+        ]),
+        any::<u64>().prop_map(Value::from),
+    ];
+    let others = prop::sample::select(vec![
+        json!(null),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!({"base64": "/w=="}),
+        json!({"base64": "?"}),
+        json!(""),
+        json!("AAAAAA=="),
+        json!("AAAAAAAAAAA="),
+        json!("crc64nvme"),
+        json!("md5"),
+        json!("upload"),
+        json!("download"),
+        json!("part"),
+        json!("COMPOSITE"),
+    ]);
+    let index = || any::<Index>();
+    prop_oneof![
+        4 => (index(), numbers).prop_map(|(at, value)| Change::Set(at, value)),
+        4 => (index(), others).prop_map(|(at, value)| Change::Set(at, value)),
+        2 => (index(), index()).prop_map(|(from, to)| Change::Copy(from, to)),
+        2 => index().prop_map(Change::Remove),
+        1 => (index(), index()).prop_map(|(from, to)| Change::Repeat(from, to)),
+        1 => index().prop_map(Change::Drop),
+    ]
+}
+
+/// Where every value in `value` is, itself included.
+fn places(value: &Value) -> Vec<String> {
+    fn below(value: &Value, at: &str, found: &mut Vec<String>) {
+        found.push(at.to_owned());
+        match value {
+            Value::Array(values) => {
+                for (i, value) in values.iter().enumerate() {
+                    below(value, &format!("{at}/{i}"), found);
+                }
+            }
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    below(value, &format!("{at}/{name}"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    below(value, "", &mut found);
+    found
+}
+
+fn apply(change: &Change, records: &mut Value) {
+    // Never the list of all records itself, which is the first.
+    let place = |at: &Index, records: &Value| {
+        let places = places(records);
+        at.get(places.get(1..).filter(|some| !some.is_empty()).unwrap_or(&places)).clone()
+    };
+    let count = |records: &Value| records.as_array().map_or(0, Vec::len);
+    match change {
+        Change::Set(at, value) => {
+            let at = place(at, records);
+            *records.pointer_mut(&at).expect("there") = value.clone();
+        }
+        Change::Copy(from, to) => {
+            let (from, to) = (place(from, records), place(to, records));
+            let value = records.pointer(&from).expect("there").clone();
+            *records.pointer_mut(&to).expect("there") = value;
+        }
+        Change::Remove(at) => {
+            let at = place(at, records);
+            let (parent, name) = at.rsplit_once('/').unwrap_or_default();
+            if let Some(Value::Object(fields)) = records.pointer_mut(parent) {
+                fields.remove(name);
+            }
+        }
+        Change::Repeat(from, to) if count(records) > 0 => {
+            let (from, to) = (from.index(count(records)), to.index(count(records)));
+            let record = records[from].clone();
+            records.as_array_mut().expect("a list").insert(to, record);
+        }
+        Change::Drop(at) if count(records) > 0 => {
+            let at = at.index(count(records));
+            records.as_array_mut().expect("a list").remove(at);
+        }
+        Change::Repeat(..) | Change::Drop(_) => {}
+    }
+}
+
+/// A manifest of these records, each with the checksum that it must have.
+fn sealed(records: &Value) -> Vec<u8> {
+    let mut bytes = format!("brigade manifest {FORMAT_VERSION}\n").into_bytes();
+    for record in records.as_array().into_iter().flatten() {
+        let json = record.to_string();
+        bytes.extend(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes());
+    }
+    bytes
+}
+
+/// The records of a manifest.
+fn records_of(manifest: &[u8]) -> Value {
+    let text = std::str::from_utf8(manifest).expect("text");
+    let json = text.lines().skip(1).map(|line| serde_json::from_str(&line[9..]).expect("JSON"));
+    Value::Array(json.collect())
+}
+
 proptest! {
+    /// The checksum is right and what it is of is not: still no panic, and no part beyond the plan.
+    #[test]
+    fn records_that_nobody_would_write_do_no_harm(
+        is_upload in any::<bool>(),
+        changes in proptest::collection::vec(change(), 1..5),
+    ) {
+        let original = if is_upload {
+            written(&history())
+        } else {
+            include_bytes!("../../tests/manifests/download.v1.manifest").to_vec()
+        };
+        let mut records = records_of(&original);
+        prop_assert_eq!(decode(&sealed(&records)).is_ok(), true);
+        changes.iter().for_each(|change| apply(change, &mut records));
+        let bytes = sealed(&records);
+        if let Ok(Decoded { manifest: Some(manifest), valid_bytes }) = decode(&bytes) {
+            // What has its checksum is never taken for a torn tail.
+            prop_assert_eq!(valid_bytes, bytes.len());
+            let plan = manifest.plan();
+            prop_assert_eq!(plan.size_bytes(), manifest.transfer.size_bytes);
+            prop_assert!(manifest.parts.keys().all(|number| plan.part(*number).is_some()));
+            prop_assert!(manifest.claimed_bytes() <= plan.size_bytes());
+        }
+    }
+
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = decode(&bytes);

@@ -9,7 +9,7 @@ use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::connect;
 use super::place::{Asked, element, is_region};
-use crate::error::{Error, ErrorKind, Remedy};
+use crate::error::{CHECK_PERMISSIONS, Error, ErrorKind, Remedy};
 
 /// Classifies what went wrong with `operation` on `target`.
 pub(super) fn classify<E>(
@@ -274,7 +274,7 @@ impl<'a> Answer<'a> {
             },
         };
         let advice = match kind {
-            Kind::AccessDenied => Some("check the credentials and their permissions".into()),
+            Kind::AccessDenied => Some(CHECK_PERMISSIONS.into()),
             Kind::NotFound => Some("check the bucket, the key and the endpoint".into()),
             _ => None,
         };

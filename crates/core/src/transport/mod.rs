@@ -37,7 +37,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 
 pub(crate) use calls::{
-    Calls, ListedPart, ListedUpload, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+    Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
 pub use info::ObjectInfo;
 

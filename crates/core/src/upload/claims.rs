@@ -76,9 +76,8 @@ impl Upload<'_> {
             Err(error) if may_do_without(&error) => {
                 let mut checked = Checked {
                     warning: Some(format!(
-                        "the parts on the store could not be listed ({}; it takes \
-                         s3:ListMultipartUploadParts): those that are recorded as sent are taken \
-                         for sent, and the store compares them at the end",
+                        "the parts on the store could not be listed ({}): those that are recorded \
+                         as sent are taken for sent, and the store compares them at the end",
                         error.detail()
                     )),
                     ..Checked::default()
@@ -123,7 +122,12 @@ impl Upload<'_> {
         receipts: Vec<PartReceipt>,
         error: Error,
     ) -> Result<Vec<PartReceipt>> {
-        let Ok(parts) = self.list_parts(&begun.upload_id).await else { return Err(error) };
+        let parts = self.list_parts(&begun.upload_id).await.map_err(|unlisted| {
+            error.advise(format!(
+                "which ones the store has could not be found out ({})",
+                unlisted.detail()
+            ))
+        })?;
         let (mut good, mut missing) = (Vec::new(), Vec::new());
         for receipt in receipts {
             let Some(part) = plan.part(receipt.number) else { continue };

@@ -20,7 +20,7 @@ use std::time::Instant;
 pub(crate) use self::multipart::abort;
 use self::prove::Computed;
 use crate::engine::{Engine, stopped};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{CHECK_PERMISSIONS, Error, ErrorKind, Result};
 use crate::file::Source;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
@@ -103,7 +103,10 @@ pub(crate) async fn run(
         bytes: plan.size_bytes(),
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         resumed_bytes,
-        throughput_bytes_per_s: throughput(plan.size_bytes() - resumed_bytes, elapsed),
+        throughput_bytes_per_s: throughput(
+            plan.size_bytes().saturating_sub(resumed_bytes),
+            elapsed,
+        ),
         parts: plan.part_count(),
         part_size_bytes: plan.part_size_bytes(),
         concurrency: outcome.concurrency,
@@ -163,7 +166,12 @@ impl Upload<'_> {
                 Ok(stored) => break stored,
                 // Another writer of the same key was in the way; S3 asks to start over.
                 Err(error) if lost_a_race(&error) && round < RACE_ROUNDS => round += 1,
-                Err(error) => return Err(self.in_words(error)),
+                Err(error) => {
+                    if lost_a_race(&error) {
+                        self.forget().await;
+                    }
+                    return Err(self.in_words(error));
+                }
             }
         };
         let source = self.source;
@@ -254,13 +262,7 @@ impl Upload<'_> {
 
     /// Whether the store may have refused only the checksum, and nobody insisted on it.
     fn may_step_down(&self, error: &Error) -> bool {
-        let refused = matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unsupported);
-        let about_checksums = matches!(
-            error.code(),
-            None | Some("InvalidArgument" | "InvalidRequest" | "NotImplemented" | "InvalidHeader")
-        );
-        refused
-            && about_checksums
+        error.may_be_of_a_header()
             && self.options.checksum == ChecksumChoice::Auto
             && self.options.verify != Verify::Require
     }
@@ -290,7 +292,20 @@ impl Upload<'_> {
             .advise("leave out --if-none-match to replace it")
             .caused_by(error);
         }
-        error
+        match self.algorithm {
+            // Some stores refuse so what they do not know, and this one may be one of them.
+            Some(algorithm)
+                if error.is_of_permissions()
+                    && algorithm != Algorithm::Md5
+                    && self.profile.checksums != ChecksumSupport::FullObject =>
+            {
+                error.advise(format!(
+                    "{CHECK_PERMISSIONS}, and whether the store knows {algorithm} checksums: \
+                     without them, use checksums = \"none\" in a store profile"
+                ))
+            }
+            _ => error,
+        }
     }
 
     fn tell_start(&self, part: Part) {

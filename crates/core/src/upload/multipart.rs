@@ -46,8 +46,16 @@ impl Upload<'_> {
     /// A multipart upload: the one that an earlier run began, or a new one.
     pub(super) async fn in_parts(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
         let unfinished = self.unfinished.take();
-        let open_intents = unfinished.as_ref().map(|found| found.open_intents_unix_s.clone());
+        let (open_intents, begun_unix_s) = unfinished
+            .as_ref()
+            .map(|found| (found.open_intents_unix_s.clone(), found.upload_begun_unix_s))
+            .unwrap_or_default();
         if let Some(begun) = unfinished.and_then(Begun::earlier) {
+            // The earlier run may have died before it could ask for what else it had begun.
+            if let (Some(since), Some(at)) = (open_intents.first(), begun_unix_s) {
+                let own = Some((begun.upload_id.as_str(), at));
+                self.account_for(*since, open_intents.len(), own).await;
+            }
             match self.move_and_complete(plan, &begun).await {
                 Err(gone) if gone.code() == Some("NoSuchUpload") => {
                     if let Some(done) = self.completed_before(plan, &begun).await? {
@@ -63,8 +71,11 @@ impl Upload<'_> {
                 outcome => return self.ended(plan, &begun, outcome).await,
             }
         }
+        // What an upload that is gone had counts for nothing.
+        self.acknowledged_bytes.store(0, Ordering::Relaxed);
+        self.kept_bytes.store(0, Ordering::Relaxed);
         // Not interruptible: an id that nobody knows could not be aborted.
-        let begun = self.begin(open_intents.unwrap_or_default()).await?;
+        let begun = self.begin(open_intents).await?;
         let outcome = self.move_and_complete(plan, &begun).await;
         self.ended(plan, &begun, outcome).await
     }
@@ -102,6 +113,8 @@ impl Upload<'_> {
             return Err(error.kept(of_all(done_bytes, plan.size_bytes())));
         }
         Err(match self.abort(&begun.upload_id).await {
+            // Begun anew, it is recorded in the same place.
+            Ok(()) if lost_a_race(&error) => error,
             Ok(()) => {
                 self.forget().await;
                 error
@@ -163,7 +176,7 @@ impl Upload<'_> {
             }
         };
         let at_most = doubtful.into_inner();
-        let own = created.as_ref().ok().map(String::as_str);
+        let own = created.as_ref().ok().map(|id| (id.as_str(), unix_now()));
         let accounted = at_most == 0 || self.account_for(since_unix_s, at_most, own).await;
         match created {
             Ok(upload_id) => Ok(Begun { upload_id, token, claims: BTreeMap::new() }),
@@ -243,8 +256,8 @@ impl Upload<'_> {
             let (engine, source) = (self.engine.clone(), self.source.clone());
             let (url, upload_id, options) = (url.clone(), upload_id.clone(), options.clone());
             let (scope, listed) = (self.scope.stopped_by(cancel), listed.clone());
-            let (recorder, acknowledged) =
-                (self.recorder.clone(), Arc::clone(&self.acknowledged_bytes));
+            let (recorder, kept_bytes) = (self.recorder.clone(), Arc::clone(&self.kept_bytes));
+            let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
                 let digest = match algorithm {
@@ -255,6 +268,7 @@ impl Upload<'_> {
                     // The earlier run sent it, and did not live to record it.
                     Some(receipt) => {
                         options.events.emit(|| kept(part));
+                        kept_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
                         receipt
                     }
                     None => {
@@ -350,7 +364,8 @@ pub(crate) async fn abort(
         }
         let attempt = |_| calls.abort_multipart(url, upload_id);
         engine.retry().run(&scope, None, attempt).await?;
-        match calls.list_parts(url, upload_id, 0, key).await {
+        let list = |_| calls.list_parts(url, upload_id, 0, key);
+        match engine.retry().run(&scope, None, list).await {
             Ok(_) => {}
             // Gone. Without the right to list, the acknowledged abort is all that can be had.
             Err(_) => return Ok(()),

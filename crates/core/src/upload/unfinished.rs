@@ -12,7 +12,7 @@ use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Trans
 use crate::options::{ChecksumChoice, Encryption, Resume};
 use crate::plan::{self, Plan};
 use crate::record::{self, Opening, Recorder, texts, unix_now};
-use crate::transport::{ListedUpload, Receipt};
+use crate::transport::{ListedUpload, Pages, Receipt};
 
 /// How far apart two readings of clocks may be that were corrected against each other: dates in
 /// listings are in whole seconds, and a request takes a moment.
@@ -184,13 +184,14 @@ impl Upload<'_> {
     }
 
     /// Requests to create an upload may have been carried out without an answer that arrived:
-    /// finds those uploads and aborts them. `own` is the upload whose answer did arrive. Whether all
-    /// of them are accounted for; what may be somebody else's is only told.
+    /// finds those uploads and aborts them. `own` is the upload whose answer did arrive, and when, by
+    /// this machine's clock. Whether all of them are accounted for; what may be somebody else's is only
+    /// told.
     pub(super) async fn account_for(
         &mut self,
         since_unix_s: u64,
         at_most: usize,
-        own: Option<&str>,
+        own: Option<(&str, u64)>,
     ) -> bool {
         match self.find_strays(since_unix_s, own).await {
             Ok(strays) if strays.is_empty() => true,
@@ -231,17 +232,17 @@ impl Upload<'_> {
 
     /// Uploads of exactly this key, begun since then, by the same client as `own`, and without a
     /// single part: nobody knows their id, so nobody can have sent one.
-    async fn find_strays(&self, since_unix_s: u64, own: Option<&str>) -> Result<Vec<ListedUpload>> {
+    async fn find_strays(
+        &self,
+        since_unix_s: u64,
+        own: Option<(&str, u64)>,
+    ) -> Result<Vec<ListedUpload>> {
         let uploads = self.uploads_of_key().await?;
-        let own = uploads.iter().find(|upload| Some(upload.upload_id.as_str()) == own).cloned();
+        let (id, begun_unix_s) = own.unzip();
+        let own = uploads.iter().find(|upload| Some(upload.upload_id.as_str()) == id).cloned();
         // The store's clock is not ours; our own upload tells how far they are apart.
-        let since = UNIX_EPOCH + Duration::from_secs(since_unix_s);
-        let now = SystemTime::now();
-        let since = match own.as_ref().and_then(|own| own.initiated) {
-            Some(theirs) if theirs < now => since - now.duration_since(theirs).unwrap_or_default(),
-            Some(theirs) => since + theirs.duration_since(now).unwrap_or_default(),
-            None => since,
-        };
+        let theirs = own.as_ref().and_then(|own| own.initiated);
+        let since = in_their_time(since_unix_s, begun_unix_s.zip(theirs));
         let mut strays = Vec::new();
         for upload in uploads {
             let is_own = own.as_ref().is_some_and(|own| own.upload_id == upload.upload_id);
@@ -264,21 +265,46 @@ impl Upload<'_> {
     }
 
     async fn uploads_of_key(&self) -> Result<Vec<ListedUpload>> {
-        let (calls, mut after, mut found) = (self.engine.calls(), None, Vec::new());
+        let (calls, mut pages, mut found) = (self.engine.calls(), Pages::default(), Vec::new());
+        let (bucket, key) = (self.url.bucket(), self.url.key());
         for _ in 0..MAX_PAGES {
-            let list = |_| calls.list_uploads(self.url.bucket(), self.url.key(), after.as_ref());
-            let page = self.engine.retry().run(self.scope, None, list).await?;
-            found.extend(page.uploads.into_iter().filter(|upload| upload.key == self.url.key()));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
+            let list = |_| calls.list_uploads(bucket, key, pages.after());
+            let mut page = self.engine.retry().run(self.scope, None, list).await?;
+            let uploads = std::mem::take(&mut page.uploads).into_iter();
+            found.extend(uploads.filter(|upload| upload.key == key));
+            if !pages.turn(page, bucket)? {
+                break;
             }
         }
         Ok(found)
     }
 }
 
+/// A moment of this machine's clock by the store's, given one moment by both.
+fn in_their_time(moment_unix_s: u64, known: Option<(u64, SystemTime)>) -> SystemTime {
+    let at = |unix_s| UNIX_EPOCH + Duration::from_secs(unix_s);
+    let Some((ours, theirs)) = known else { return at(moment_unix_s) };
+    match at(ours).duration_since(theirs) {
+        Ok(ahead) => at(moment_unix_s).checked_sub(ahead).unwrap_or(UNIX_EPOCH),
+        Err(behind) => at(moment_unix_s) + behind.duration(),
+    }
+}
+
 /// Whether a request that failed so may have been carried out all the same.
 pub(super) fn is_doubtful(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::ServerFailure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_held_against_each_other() {
+        let at = |unix_s| UNIX_EPOCH + Duration::from_secs(unix_s);
+        assert_eq!(in_their_time(1_000, None), at(1_000));
+        // Ours is 50 s ahead of theirs, and then 50 s behind.
+        assert_eq!(in_their_time(1_000, Some((2_000, at(1_950)))), at(950));
+        assert_eq!(in_their_time(1_000, Some((2_000, at(2_050)))), at(1_050));
+    }
 }

@@ -50,7 +50,7 @@ mod uploads;
 mod write;
 
 pub(crate) use read::Pin;
-pub(crate) use uploads::{ListedPart, ListedUpload};
+pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
 /// Clients kept for buckets that are elsewhere. More places than that are a store's mistake, and a

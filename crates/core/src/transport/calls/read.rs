@@ -56,7 +56,10 @@ impl Calls {
         let request = with_customer_key!(request, key);
         let target = url.to_string();
         let answer = async {
-            let head = request.send().await.map_err(|e| classify(LOOK, &target, e))?;
+            let head = request
+                .send()
+                .await
+                .map_err(|e| classify(LOOK, &target, e).naming("s3:GetObject"))?;
             // Taken for empty, an object of any size would be downloaded as an empty file.
             ObjectInfo::of_head(&head).ok_or_else(|| {
                 let detail = "the store does not tell the object's size";
@@ -110,7 +113,7 @@ impl Calls {
                         let detail = "the store does not list the parts";
                         Error::new(ErrorKind::Unsupported, LOOK, &target, detail)
                     }
-                    _ => classify(LOOK, &target, error),
+                    _ => classify(LOOK, &target, error).naming("s3:GetObjectAttributes"),
                 })
             };
             let reply = self.answered(LOOK, &target, answer).await?;

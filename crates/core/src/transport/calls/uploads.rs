@@ -1,5 +1,6 @@
 //! Requests about multipart uploads that are not finished: which there are, and what they have.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use aws_sdk_s3::types::EncodingType;
@@ -11,6 +12,8 @@ use crate::options::CustomerKey;
 use crate::transport::classify::classify;
 use crate::transport::info::{parse_all, unsigned};
 use crate::url::S3Url;
+
+const LIST_UPLOADS: &str = "list the unfinished uploads of";
 
 /// A part as the store lists it.
 #[derive(Debug, Clone)]
@@ -48,6 +51,13 @@ pub(crate) struct UploadsPage {
     pub(crate) next: Option<(String, String)>,
 }
 
+/// How far a listing got, so that a store that turns in circles is found out.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    after: Option<(String, String)>,
+    seen: HashSet<(String, String)>,
+}
+
 impl Calls {
     /// The parts that the upload has, behind part number `after`.
     pub(crate) async fn list_parts(
@@ -67,7 +77,8 @@ impl Calls {
             .set_part_number_marker((after > 0).then(|| after.to_string()));
         let request = with_customer_key!(request, key);
         let target = url.to_string();
-        let answer = async { request.send().await.map_err(|e| classify(OPERATION, &target, e)) };
+        let refused = |e| classify(OPERATION, &target, e).naming("s3:ListMultipartUploadParts");
+        let answer = async { request.send().await.map_err(refused) };
         let reply = self.answered(OPERATION, &target, answer).await?;
         let declared = reply
             .checksum_type()
@@ -104,7 +115,7 @@ impl Calls {
         prefix: &str,
         after: Option<&(String, String)>,
     ) -> Result<UploadsPage> {
-        const OPERATION: &str = "list the unfinished uploads of";
+        const OPERATION: &str = LIST_UPLOADS;
         let request = self
             .client(bucket)
             .list_multipart_uploads()
@@ -115,7 +126,8 @@ impl Calls {
             .set_key_marker(after.map(|(key, _)| key.clone()))
             .set_upload_id_marker(after.map(|(_, id)| id.clone()).filter(|id| !id.is_empty()));
         let target = format!("s3://{bucket}/{prefix}");
-        let answer = async { request.send().await.map_err(|e| classify(OPERATION, &target, e)) };
+        let refused = |e| classify(OPERATION, &target, e).naming("s3:ListBucketMultipartUploads");
+        let answer = async { request.send().await.map_err(refused) };
         let reply = self.answered(OPERATION, &target, answer).await?;
         // Keys are encoded only where the store says that it did.
         let is_encoded = reply.encoding_type() == Some(&EncodingType::Url);
@@ -139,12 +151,26 @@ impl Calls {
             let id = reply.next_upload_id_marker().unwrap_or_default().to_owned();
             key.map(|key| (key, id))
         });
-        let next = next.flatten();
-        if next.is_some() && next.as_ref() == after {
+        Ok(UploadsPage { uploads, next: next.flatten() })
+    }
+}
+
+impl Pages {
+    /// Where the next page begins.
+    pub(crate) fn after(&self) -> Option<&(String, String)> {
+        self.after.as_ref()
+    }
+
+    /// Goes on behind this page. False at the end; an error where the store has been there before.
+    pub(crate) fn turn(&mut self, page: UploadsPage, bucket: &str) -> Result<bool> {
+        let Some(next) = page.next else { return Ok(false) };
+        if !self.seen.insert(next.clone()) {
             let detail = "the store repeats a page of its listing for ever";
-            return Err(Error::new(ErrorKind::ServerFailure, OPERATION, target, detail));
+            let target = format!("s3://{bucket}");
+            return Err(Error::new(ErrorKind::ServerFailure, LIST_UPLOADS, target, detail));
         }
-        Ok(UploadsPage { uploads, next })
+        self.after = Some(next);
+        Ok(true)
     }
 }
 

@@ -361,13 +361,8 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let error = classify(operation, target, failure);
-    let is_vague = matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unsupported)
-        && matches!(
-            error.code(),
-            None | Some("InvalidArgument" | "InvalidRequest" | "NotImplemented" | "InvalidHeader")
-        );
     // Content-MD5 is older than checksums and known everywhere.
-    if is_vague && algorithm != Algorithm::Md5 {
+    if error.may_be_of_a_header() && algorithm != Algorithm::Md5 {
         error.advise(format!(
             "if the store knows no {algorithm} checksums, use --checksum-algorithm md5, or \
              checksums = \"none\" in a store profile"
