@@ -9,12 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use brigade::integrity::Verified;
-use brigade::{Credentials, DownloadOptions, Object, Report, Session, SessionOptions, Verify};
+use brigade::progress::{self, Emitter, Event};
+use brigade::{
+    Cancel, Credentials, DownloadOptions, Object, Report, Session, SessionOptions, Transfer,
+    UploadOptions, Verify,
+};
+use futures::StreamExt as _;
 use futures::executor::block_on;
 use tempfile::TempDir;
 
 use crate::cli::{ACCESS_KEY, SECRET_KEY};
 use crate::files;
+use crate::relay::Relay;
 
 /// How a store is reached, by whichever client.
 #[derive(Debug, Clone)]
@@ -42,6 +48,15 @@ impl Endpoint {
 
     /// A session of this engine with it.
     pub fn session(&self) -> Session {
+        self.session_with(None)
+    }
+
+    /// The same, where transfers are recorded in a folder.
+    pub fn session_recording(&self, manifests: &Path) -> Session {
+        self.session_with(Some(manifests.to_owned()))
+    }
+
+    fn session_with(&self, manifest_folder: Option<PathBuf>) -> Session {
         let options = SessionOptions {
             endpoint_url: Some(self.url.clone()),
             region: Some("us-east-1".into()),
@@ -51,6 +66,7 @@ impl Endpoint {
                 session_token: None,
             },
             ca_bundle: self.ca_bundle.clone(),
+            manifest_folder,
             ..SessionOptions::default()
         };
         block_on(Session::new(options)).expect("a session")
@@ -91,6 +107,57 @@ pub fn assert_downloads(object: &Object, source: &Path, options: &DownloadOption
     }
     assert_eq!(to_file.verified, to_writer.verified, "{}", object.url());
     to_file.verified
+}
+
+/// Stops an upload and then a download in the middle, and goes on with each: what was there is taken
+/// over, and the bytes are the same in the end.
+pub fn assert_resumes(endpoint: &Endpoint, bucket: &str, part_size_bytes: u64) {
+    let folder = folder();
+    let source = file(folder.path(), 12 * part_size_bytes, 3);
+    let (copy, manifests) = (folder.path().join("copy"), folder.path().join("manifests"));
+    let address = endpoint.url.trim_start_matches("http://").parse().expect("an address");
+    let relay = Relay::slow_to(address, 24 << 20);
+    let session = Endpoint { url: relay.url(), ..endpoint.clone() }.session_recording(&manifests);
+    let object = session.bucket(bucket).object("resumed");
+    let upload = |events, cancel| {
+        let options = UploadOptions {
+            part_size_bytes: Some(part_size_bytes),
+            concurrency: Some(2),
+            events,
+            cancel,
+            ..UploadOptions::default()
+        };
+        object.upload_file_with(&source, options)
+    };
+    let download = |events, cancel| {
+        let options =
+            DownloadOptions { concurrency: Some(2), events, cancel, ..DownloadOptions::default() };
+        object.download_file_with(&copy, options)
+    };
+    for transfer in [&upload as &dyn Fn(Emitter, Cancel) -> Transfer, &download] {
+        let (events, mut told) = progress::channel();
+        let cancel = Cancel::default();
+        let stopping = async {
+            let mut done = 0;
+            while let Some(event) = told.next().await {
+                done += u32::from(matches!(event, Event::PartDone { .. }));
+                if done == 3 {
+                    cancel.cancel();
+                }
+            }
+        };
+        let stopped = async { futures::join!(transfer(events, cancel.clone()), stopping).0 };
+        let error = block_on(stopped).expect_err("it was stopped");
+        assert!(error.is_resumable(), "{error}");
+        relay.hurry();
+        let report = block_on(transfer(Emitter::default(), Cancel::default()))
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(report.resumed_bytes >= 3 * part_size_bytes, "{report:?}");
+        assert!(report.verified.is_proof() && report.warnings.is_empty(), "{report:?}");
+        relay.slow_down(24 << 20);
+    }
+    files::assert_same(&source, &copy);
+    assert!(std::fs::read_dir(&manifests).expect("a folder").next().is_none());
 }
 
 /// Downloads `object` to a writer that fails at the first byte that is not `source`'s.

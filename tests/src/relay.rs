@@ -106,6 +106,12 @@ impl Request {
     pub fn range_start(&self) -> Option<u64> {
         self.header("range")?.strip_prefix("bytes=")?.split('-').next()?.parse().ok()
     }
+
+    /// The part of an upload that it is to send.
+    pub fn part_number(&self) -> Option<u32> {
+        let (_, number) = self.target.split_once("partNumber=")?;
+        number.split('&').next()?.parse().ok()
+    }
 }
 
 /// See the module. Stops when dropped.
@@ -152,6 +158,11 @@ impl Relay {
         Self::start(store.address(), Some(bytes_per_s), Box::new(rule))
     }
 
+    /// In front of somebody else's store, slow.
+    pub fn slow_to(store: SocketAddr, bytes_per_s: u64) -> Self {
+        Self::start(store, Some(bytes_per_s), Box::new(|_| Fate::Pass))
+    }
+
     fn start(upstream: SocketAddr, bytes_per_s: Option<u64>, rule: Box<Rule>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -195,6 +206,11 @@ impl Relay {
     /// Lets bytes through as fast as they come from now on.
     pub fn hurry(&self) {
         lock(&self.shared.pace).bytes_per_s = None;
+    }
+
+    /// Lets so many bytes a second through from now on.
+    pub fn slow_down(&self, bytes_per_s: u64) {
+        lock(&self.shared.pace).bytes_per_s = Some(bytes_per_s);
     }
 }
 

@@ -141,10 +141,7 @@ fn moved(seen: &[Request], size_bytes: u64) -> u64 {
 /// The part that a request is for.
 fn part_of(request: &Request) -> Option<u32> {
     match request.operation() {
-        "UploadPart" => {
-            let (_, number) = request.target.split_once("partNumber=")?;
-            number.split('&').next()?.parse().ok()
-        }
+        "UploadPart" => request.part_number(),
         // Ranges that go on where they broke begin inside a part.
         "GetObject" => u32::try_from(request.range_start()? / PART_BYTES + 1).ok(),
         _ => None,

@@ -44,6 +44,14 @@ fn every_size_goes_up_and_comes_back() {
 }
 
 #[test]
+fn what_was_stopped_goes_on() {
+    let Some((store, _)) = Moto::shared_or_skip() else { return };
+    let bucket = store.endpoint().session().bucket("resumed");
+    block_on(bucket.create()).expect("it is made");
+    peers::assert_resumes(store.endpoint(), "resumed", PART);
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let Some((store, _)) = Moto::shared_or_skip() else { return };
     let (session, folder) = (store.endpoint().session(), peers::folder());

@@ -41,6 +41,15 @@ fn every_size_goes_up_and_comes_back() {
 }
 
 #[test]
+fn what_was_stopped_goes_on() {
+    let Some((store, python)) = SeaweedFs::shared_or_skip() else { return };
+    bucket(store);
+    peers::assert_resumes(store.endpoint(), BUCKET, PART);
+    let mut boto3 = Boto3::new(&python, store.endpoint(), Checksums::WhenSupported);
+    assert_nothing_unfinished(&mut boto3, "resumed");
+}
+
+#[test]
 fn every_algorithm_proves_what_was_stored() {
     let Some((store, python)) = SeaweedFs::shared_or_skip() else { return };
     let (bucket, folder) = (bucket(store), peers::folder());
