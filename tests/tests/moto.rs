@@ -48,7 +48,8 @@ fn what_was_stopped_goes_on() {
     let Some((store, _)) = Moto::shared_or_skip() else { return };
     let bucket = store.endpoint().session().bucket("resumed");
     block_on(bucket.create()).expect("it is made");
-    peers::assert_resumes(store.endpoint(), "resumed", PART);
+    // Its list of parts has a name that no client of AWS's knows, but for those that ignore it.
+    peers::assert_resumes(store.endpoint(), "resumed", PART, false);
 }
 
 #[test]

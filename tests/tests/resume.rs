@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use brigade::integrity::{Algorithm, Digest, Hasher};
 use brigade::{ErrorKind, Resume, SessionOptions, UploadOptions};
 use brigade_store::{Backend, Options};
 use brigade_tests::cli::{BUCKET, Brigade, PART, Sandbox, eventually};
@@ -231,6 +232,42 @@ fn a_partial_file_may_be_shortened_or_gone() {
     let report = killed.resume();
     assert_eq!(report["resumed_bytes"], 0);
     assert!(warns(&report, "the partial file of an earlier run is gone"), "{report}");
+}
+
+/// It died after the file had its name, and before the manifest was gone.
+#[test]
+fn a_file_that_has_its_name_already_is_not_fetched_again() {
+    let killed = Killed::download();
+    let (path, mut manifest) =
+        (killed.manifest(), std::fs::read(killed.manifest()).expect("there"));
+    killed.resume();
+    let source = std::fs::read(killed.sandbox.path("f")).expect("there");
+    let size = usize::try_from(PART).expect("small");
+    for (index, bytes) in source.chunks(size).enumerate() {
+        let sum = crc32(bytes).to_base64();
+        let record = format!(r#"{{"record":"part","number":{},"sum":"{sum}"}}"#, index + 1);
+        manifest.extend(format!("{} {record}\n", crc32(record.as_bytes()).to_hex()).bytes());
+    }
+    std::fs::write(&path, &manifest).expect("written");
+    let asked = killed.relay.count("GetObject");
+    let report = killed.resume();
+    assert_eq!(report["resumed_bytes"].as_u64(), Some(PARTS * PART), "{report}");
+    assert_eq!(report["verified"], "full-object");
+    assert_eq!(killed.relay.count("GetObject"), asked);
+
+    // One that only has the size of it is not taken for it.
+    std::fs::write(&path, &manifest).expect("written");
+    let copy = OpenOptions::new().write(true).open(killed.sandbox.path("copy")).expect("there");
+    copy.write_all_at(b"x", PART + 1).expect("written");
+    let report = killed.resume();
+    assert_eq!(report["resumed_bytes"], 0);
+    assert!(warns(&report, "the partial file of an earlier run is gone"), "{report}");
+}
+
+fn crc32(bytes: &[u8]) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Crc32);
+    hasher.update(bytes);
+    hasher.finish()
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn every_size_goes_up_and_comes_back() {
 fn what_was_stopped_goes_on() {
     let Some((store, python)) = SeaweedFs::shared_or_skip() else { return };
     bucket(store);
-    peers::assert_resumes(store.endpoint(), BUCKET, PART);
+    peers::assert_resumes(store.endpoint(), BUCKET, PART, true);
     let mut boto3 = Boto3::new(&python, store.endpoint(), Checksums::WhenSupported);
     assert_nothing_unfinished(&mut boto3, "resumed");
 }

@@ -116,6 +116,14 @@ impl Download<'_> {
             .flat_map(|found| found.parts)
             .filter_map(|(number, part)| Some((number, part.digest?)))
             .collect();
+        let is_gone = file.symlink_metadata().is_err();
+        if is_gone
+            && claims.len() == plan.part_count() as usize
+            && let Some(partial) = self.committed_before(&plan, target, &claims).await?
+        {
+            let (path, written_bytes) = (shown.to_owned(), Arc::default());
+            return Ok((plan, Target { partial, recorder, claims, path, written_bytes }));
+        }
         let (target, size, goes_on) = (target.to_owned(), plan.size_bytes(), !claims.is_empty());
         // Reserving space can take a while on some file systems.
         let opened =
@@ -135,6 +143,22 @@ impl Download<'_> {
         let path = shown.to_owned();
         let written_bytes = Arc::default();
         Ok((plan, Target { partial, recorder, claims, path, written_bytes }))
+    }
+
+    /// The target, if an earlier run gave it its name and did not live to forget how it came about:
+    /// it has every byte that was recorded.
+    async fn committed_before(
+        &self,
+        plan: &Plan,
+        target: &Path,
+        claims: &BTreeMap<u32, Digest>,
+    ) -> Result<Option<Partial>> {
+        let Some(there) = Partial::committed_before(target, plan.size_bytes()) else {
+            return Ok(None);
+        };
+        let cancel = &self.options.cancel;
+        let checked = self.compare(plan, there.handle(), claims, None, cancel, |_| {}).await?;
+        Ok(checked.missing.is_empty().then_some(there))
     }
 
     async fn unrecorded(&self, target: &Path, shown: &Path, plan: &Plan) -> Result<Target> {
@@ -191,9 +215,27 @@ impl Download<'_> {
         needed: Option<Algorithm>,
         cancel: &Cancel,
     ) -> Result<Checked> {
+        let keep = |part: Part| {
+            let (number, size_bytes) = (part.number, part.len_bytes);
+            self.options.events.emit(|| Event::PartKept { part: number, size_bytes });
+            self.kept_bytes.fetch_add(size_bytes, Ordering::Relaxed);
+            target.written_bytes.fetch_add(size_bytes, Ordering::Relaxed);
+        };
         let file = target.partial.handle();
-        let claims: Vec<_> = target
-            .claims
+        self.compare(plan, file, &target.claims, needed, cancel, keep).await
+    }
+
+    /// Holds claims against a file; `keep` hears of each part that is as claimed.
+    async fn compare(
+        &self,
+        plan: &Plan,
+        file: Arc<File>,
+        claims: &BTreeMap<u32, Digest>,
+        needed: Option<Algorithm>,
+        cancel: &Cancel,
+        keep: impl Fn(Part),
+    ) -> Result<Checked> {
+        let claims: Vec<_> = claims
             .iter()
             .filter_map(|(number, digest)| Some((plan.part(*number)?, *digest)))
             .collect();
@@ -211,11 +253,8 @@ impl Download<'_> {
             if cancel.is_cancelled() { stopped(OPERATION, self.url) } else { error }
         })? {
             if sums.crc == Some(claimed) {
-                let (number, size_bytes) = (part.number, part.len_bytes);
-                self.options.events.emit(|| Event::PartKept { part: number, size_bytes });
-                self.kept_bytes.fetch_add(size_bytes, Ordering::Relaxed);
-                target.written_bytes.fetch_add(size_bytes, Ordering::Relaxed);
-                checked.good.push((number, sums));
+                keep(part);
+                checked.good.push((part.number, sums));
             } else {
                 checked.missing.push(part);
             }

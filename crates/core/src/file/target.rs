@@ -138,6 +138,15 @@ impl Partial {
         Ok((partial, goes_on))
     }
 
+    /// The target itself, for a run that died after it had given the file its name: to be looked at
+    /// and committed once more, and never written to. `None` where there is no file of that size.
+    pub(crate) fn committed_before(target: &Path, size_bytes: u64) -> Option<Self> {
+        let file = File::open(target).ok()?;
+        let is_it = file.metadata().is_ok_and(|it| it.is_file() && it.len() == size_bytes);
+        let (path, target) = (target.to_owned(), target.to_owned());
+        is_it.then(|| Self { file: Arc::new(file), path, target, stays: true })
+    }
+
     /// Lets the file stay for a later run to go on with.
     pub(crate) fn keep(mut self) {
         self.stays = true;

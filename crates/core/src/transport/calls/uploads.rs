@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::EncodingType;
 
 use super::Calls;
@@ -77,7 +79,7 @@ impl Calls {
             .set_part_number_marker((after > 0).then(|| after.to_string()));
         let request = with_customer_key!(request, key);
         let target = url.to_string();
-        let refused = |e| classify(OPERATION, &target, e).naming("s3:ListMultipartUploadParts");
+        let refused = |e| unlisted(OPERATION, &target, e).naming("s3:ListMultipartUploadParts");
         let answer = async { request.send().await.map_err(refused) };
         let reply = self.answered(OPERATION, &target, answer).await?;
         let declared = reply
@@ -126,7 +128,7 @@ impl Calls {
             .set_key_marker(after.map(|(key, _)| key.clone()))
             .set_upload_id_marker(after.map(|(_, id)| id.clone()).filter(|id| !id.is_empty()));
         let target = format!("s3://{bucket}/{prefix}");
-        let refused = |e| classify(OPERATION, &target, e).naming("s3:ListBucketMultipartUploads");
+        let refused = |e| unlisted(OPERATION, &target, e).naming("s3:ListBucketMultipartUploads");
         let answer = async { request.send().await.map_err(refused) };
         let reply = self.answered(OPERATION, &target, answer).await?;
         // Keys are encoded only where the store says that it did.
@@ -171,6 +173,21 @@ impl Pages {
         }
         self.after = Some(next);
         Ok(true)
+    }
+}
+
+/// What a failed request for a list means. A success that is no such list, under another name of its
+/// own or as a page for people, will be none the next time either.
+fn unlisted<E>(operation: &'static str, target: &str, failure: SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match &failure {
+        SdkError::ServiceError(service) if service.raw().status().is_success() => {
+            let detail = "the store answers with something else than such a list";
+            Error::new(ErrorKind::Unsupported, operation, target, detail)
+        }
+        _ => classify(operation, target, failure),
     }
 }
 
