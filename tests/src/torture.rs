@@ -96,9 +96,9 @@ fn torture(
         let mut running = sandbox.cp(line).endpoint(relay.url()).start();
         if deaths.len() < KILLS_PER_TRANSFER {
             // Squared: the beginning, where an upload is created, is hit more often.
-            let life = LONGEST_LIFE.mul_f64(random.f64() * random.f64());
+            let lifetime = LONGEST_LIFE.mul_f64(random.f64() * random.f64());
             let born = Instant::now();
-            while born.elapsed() < life && !running.has_ended() {
+            while born.elapsed() < lifetime && !running.has_ended() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             if !running.has_ended() {

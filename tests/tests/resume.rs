@@ -272,7 +272,8 @@ fn crc32(bytes: &[u8]) -> Digest {
 
 #[test]
 fn a_source_that_changed_is_an_error_that_says_how() {
-    let changes: [(fn(&Path), &str); 3] = [
+    type Change = fn(&Path);
+    let changes: [(Change, &str); 3] = [
         (
             |path| {
                 let file = OpenOptions::new().append(true).open(path).expect("there");
@@ -369,7 +370,8 @@ fn a_torn_manifest_loses_what_was_torn_off() {
 
 #[test]
 fn a_manifest_that_cannot_be_used_is_named() {
-    let damages: [(fn(&mut Vec<u8>), &str); 3] = [
+    type Harm = fn(&mut Vec<u8>);
+    let damages: [(Harm, &str); 3] = [
         (
             |bytes| {
                 let rest = bytes.iter().position(|byte| *byte == b'\n').expect("a line");

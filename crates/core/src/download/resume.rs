@@ -72,9 +72,9 @@ impl Download<'_> {
         manifest.push(MANIFEST_SUFFIX);
         let manifest = PathBuf::from(manifest);
         // What comes in one request has nothing to resume, but may follow something that had.
-        let plain = self.options.resume == Resume::Off
+        let is_unrecorded = self.options.resume == Resume::Off
             || (plan.part_count() == 1 && manifest.symlink_metadata().is_err());
-        if plain {
+        if is_unrecorded {
             return Ok((plan, self.unrecorded(target, shown, &plan).await?));
         }
         let opening = Opening {
@@ -89,23 +89,20 @@ impl Download<'_> {
             return Ok((plan, self.unrecorded(target, shown, &plan).await?));
         }
         let found = found.filter(|_| self.options.resume == Resume::Continue);
-        let plan = match &found {
-            Some(found) => {
-                let asked = self.options.part_size_bytes;
-                let other_parts =
-                    asked.is_some_and(|asked| asked != found.transfer.part_size_bytes);
-                let difference = found.transfer.difference(&transfer).or_else(|| {
-                    other_parts.then(|| Difference::AskedOtherwise("part size".into()))
-                });
-                if let Some(difference) = difference {
-                    return Err(opening.refusal(difference));
-                }
-                cut(Some(found.transfer.part_size_bytes))?
+        let plan = if let Some(found) = &found {
+            let asked = self.options.part_size_bytes;
+            let other_parts = asked.is_some_and(|asked| asked != found.transfer.part_size_bytes);
+            let difference = found
+                .transfer
+                .difference(&transfer)
+                .or_else(|| other_parts.then(|| Difference::AskedOtherwise("part size".into())));
+            if let Some(difference) = difference {
+                return Err(opening.refusal(difference));
             }
-            None => {
-                recorder.begin(&transfer);
-                plan
-            }
+            cut(Some(found.transfer.part_size_bytes))?
+        } else {
+            recorder.begin(&transfer);
+            plan
         };
         let mut whole_place = place.clone();
         whole_place.push(transfer.path.as_os_str().as_encoded_bytes());

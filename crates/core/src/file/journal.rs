@@ -41,17 +41,16 @@ impl Journal {
         let mut patience = LOCK_ATTEMPTS;
         loop {
             let file = open(path)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
+            // A file system without locks loses the warning, and nothing else.
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if locked == Err(Errno::WOULDBLOCK) {
                 // Who only looks has it for a moment.
-                Err(Errno::WOULDBLOCK) if patience > 0 => {
-                    patience -= 1;
-                    std::thread::sleep(LOCK_PAUSE);
-                    continue;
+                if patience == 0 {
+                    return Err(JournalError::Busy);
                 }
-                Err(Errno::WOULDBLOCK) => return Err(JournalError::Busy),
-                // A file system without locks; what it loses is only the warning.
-                Err(_) => {}
+                patience -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+                continue;
             }
             let unreadable = JournalError::Unreadable;
             let ours = file.metadata().map_err(unreadable)?;

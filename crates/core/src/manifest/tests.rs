@@ -35,7 +35,9 @@ fn created() -> Record {
 /// A manifest with these records behind the first.
 fn written(records: &[Record]) -> Vec<u8> {
     let mut bytes = encode_first(&Record::Transfer(Box::new(upload())));
-    records.iter().for_each(|record| bytes.extend(encode(record)));
+    for record in records {
+        bytes.extend(encode(record));
+    }
     bytes
 }
 
@@ -316,7 +318,9 @@ proptest! {
         };
         let mut records = records_of(&original);
         prop_assert_eq!(decode(&sealed(&records)).is_ok(), true);
-        changes.iter().for_each(|change| apply(change, &mut records));
+        for change in &changes {
+            apply(change, &mut records);
+        }
         let bytes = sealed(&records);
         if let Ok(Decoded { manifest: Some(manifest), valid_bytes }) = decode(&bytes) {
             // What has its checksum is never taken for a torn tail.

@@ -1,7 +1,7 @@
 //! What an earlier run says it sent, against what the store lists.
 //!
 //! A part counts as sent when the store lists it with the right size and the right checksum, or, where
-//! it lists no checksums, with the ETag that acknowledged it. Whatever differs is sent again.
+//! it lists no checksums, with the `ETag` that acknowledged it. Whatever differs is sent again.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -189,12 +189,12 @@ pub(super) fn kept(part: Part) -> Event {
 }
 
 /// A store that may not be asked, or knows no such request, can still complete what it was sent: it
-/// holds every part's ETag and checksum against its own then.
+/// holds every part's `ETag` and checksum against its own then.
 fn may_do_without(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported | ErrorKind::Rejected)
 }
 
-/// An ETag without its quotes, which some stores leave out of lists.
+/// An `ETag` without its quotes, which some stores leave out of lists.
 fn bare(etag: &str) -> &str {
     etag.trim_matches('"')
 }

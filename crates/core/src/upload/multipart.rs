@@ -264,29 +264,24 @@ impl Upload<'_> {
                     Some(algorithm) => Some(sum(&source, part, algorithm).await?),
                     None => None,
                 };
-                let receipt = match listed.receipt(part, digest) {
+                let receipt = if let Some(receipt) = listed.receipt(part, digest) {
                     // The earlier run sent it, and did not live to record it.
-                    Some(receipt) => {
-                        options.events.emit(|| kept(part));
-                        kept_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
-                        receipt
-                    }
-                    None => {
-                        tell_start(&options, part);
-                        let attempt = async |number| {
-                            let digest = summed_for(number, &source, part, digest).await?;
-                            let payload = Payload { content: source.content(part)?, digest, sign };
-                            let calls = engine.calls_on(lane);
-                            calls
-                                .upload_part(&url, &upload_id, part.number, payload, &options)
-                                .await
-                        };
-                        let sent = engine.retry().run(&scope, Some(part.number), attempt).await;
-                        let receipt =
-                            sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
-                        tell_end(&options, part, started);
-                        receipt
-                    }
+                    options.events.emit(|| kept(part));
+                    kept_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
+                    receipt
+                } else {
+                    tell_start(&options, part);
+                    let attempt = async |number| {
+                        let digest = summed_for(number, &source, part, digest).await?;
+                        let payload = Payload { content: source.content(part)?, digest, sign };
+                        let calls = engine.calls_on(lane);
+                        calls.upload_part(&url, &upload_id, part.number, payload, &options).await
+                    };
+                    let sent = engine.retry().run(&scope, Some(part.number), attempt).await;
+                    let receipt =
+                        sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
+                    tell_end(&options, part, started);
+                    receipt
                 };
                 recorder.part(part.number, receipt.digest, Some(&receipt.etag));
                 acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
