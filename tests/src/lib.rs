@@ -15,3 +15,4 @@ pub mod python;
 pub mod relay;
 pub mod seaweedfs;
 pub mod torture;
+pub mod traps;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use brigade::integrity::{Algorithm, Digest, Hasher};
 use brigade::{ErrorKind, Resume, SessionOptions, UploadOptions};
+use brigade_store::faults::{Action, Rule};
 use brigade_store::{Backend, Options};
 use brigade_tests::cli::{BUCKET, Brigade, PART, Sandbox, eventually};
 use brigade_tests::files;
@@ -232,6 +233,74 @@ fn a_partial_file_may_be_shortened_or_gone() {
     let report = killed.resume();
     assert_eq!(report["resumed_bytes"], 0);
     assert!(warns(&report, "the partial file of an earlier run is gone"), "{report}");
+}
+
+/// A second run that ends before it has looked at anything loses nothing of the first.
+#[test]
+fn an_interrupted_resume_keeps_what_there_was() {
+    let killed = Killed::upload();
+    let faults = killed.sandbox.store().faults();
+    let slow = || Action::delay(Duration::from_secs(5));
+    faults.set([Rule::on_any(["ListParts", "UploadPart"]).then(slow())]).expect("sound");
+    let running = killed.again().start();
+    eventually("it lists", SOON, || killed.sandbox.store().stats().count("ListParts") > 0);
+    running.signal(Signal::INT);
+    let said = running.wait().failed_in_the_end(130);
+    assert!(said.contains(" of 60.0 MiB are kept, "), "{said}");
+    assert_eq!(killed.sandbox.recorded_parts() as u64, killed.recorded);
+    // Nor does one that is refused its first part.
+    let refusal = Rule::on("UploadPart").then(Action::answer(403, "AccessDenied"));
+    faults.set([refusal, Rule::on("ListParts").then(slow())]).expect("sound");
+    let said = killed.again().run().failed(5);
+    assert!(said.contains(" of 60.0 MiB are kept, "), "{said}");
+    faults.clear();
+    let report = killed.resume();
+    assert_eq!(report["resumed_bytes"].as_u64(), Some(killed.recorded * PART), "{report}");
+
+    let killed = Killed::download();
+    let faults = killed.sandbox.store().faults();
+    faults.set([Rule::on("GetObject").then(slow())]).expect("sound");
+    let running = killed.again().start();
+    eventually("it asks", SOON, || killed.sandbox.store().faults().fired().total > 0);
+    running.signal(Signal::INT);
+    running.wait().failed_in_the_end(130);
+    assert_eq!(killed.sandbox.recorded_parts() as u64, killed.recorded);
+    faults.clear();
+    let report = killed.resume();
+    assert_eq!(report["resumed_bytes"].as_u64(), Some(killed.recorded * PART), "{report}");
+}
+
+/// The same key, begun before or by somebody else, is nobody's business.
+#[test]
+fn a_refusal_that_was_one_makes_no_upload_a_stray() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", PARTS * PART);
+    sandbox.file("g", PARTS * PART + 1);
+    let theirs = Relay::new(sandbox.store(), |request| match request.operation() {
+        "UploadPart" => Fate::Hang,
+        _ => Fate::Pass,
+    });
+    let other = sandbox.cp("g s3://bucket/f --part-size 5MiB").endpoint(theirs.url()).start();
+    eventually("somebody else is at it", SOON, || theirs.count("UploadPart") > 0);
+    std::thread::sleep(Duration::from_secs(5));
+    let relay = Relay::new(sandbox.store(), |request| match request.operation() {
+        "CreateMultipartUpload" if request.attempt == 1 => Fate::error(500, "InternalError"),
+        _ => Fate::Pass,
+    });
+    sandbox.cp(UP).endpoint(relay.url()).run().succeeded();
+    assert_eq!(sandbox.store().stats().unfinished_uploads, 1, "the other one is still there");
+    drop(other);
+}
+
+/// A file that became small enough for one request leaves no record behind.
+#[test]
+fn a_record_ends_with_what_it_is_of() {
+    let killed = Killed::upload();
+    killed.sandbox.file("f", PART / 2);
+    let said = killed.again().run().failed(6);
+    assert!(said.contains("the file had 62914560 bytes"), "{said}");
+    killed.again_with("--no-resume").run().succeeded();
+    killed.assert_done();
 }
 
 /// It died after the file had its name, and before the manifest was gone.

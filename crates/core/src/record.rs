@@ -39,23 +39,26 @@ struct Inner {
     /// In the folder of manifests, a link to one that is elsewhere.
     link: Option<PathBuf>,
     has_failed: AtomicBool,
+    /// Whether there is something in it that a later run could go on with.
+    holds_something: AtomicBool,
     events: Emitter,
 }
 
 /// What is to be opened.
-pub(crate) struct Opening<'a> {
+#[derive(Clone)]
+pub(crate) struct Opening {
     pub(crate) operation: &'static str,
     /// What the transfer is called in messages: an `s3://` URL.
     pub(crate) target: String,
-    pub(crate) path: &'a Path,
+    pub(crate) path: PathBuf,
     pub(crate) resume: Resume,
-    pub(crate) events: &'a Emitter,
+    pub(crate) events: Emitter,
 }
 
 impl Recorder {
     /// Opens the manifest at `path`, with what an earlier run recorded in it, if anything.
     /// Blocks on the disk.
-    pub(crate) fn open(opening: &Opening<'_>) -> Result<(Self, Option<Manifest>)> {
+    pub(crate) fn open(opening: &Opening) -> Result<(Self, Option<Manifest>)> {
         let Opening { path, resume, events, .. } = opening;
         if *resume == Resume::Off {
             return Ok((Self::default(), None));
@@ -95,6 +98,7 @@ impl Recorder {
             journal,
             link: None,
             has_failed: AtomicBool::new(false),
+            holds_something: AtomicBool::new(false),
             events: Emitter::clone(events),
         })));
         let (valid_bytes, found) =
@@ -108,6 +112,18 @@ impl Recorder {
     /// Whether what is recorded here will be found again.
     pub(crate) fn is_on(&self) -> bool {
         self.0.as_ref().is_some_and(|inner| !inner.has_failed.load(Ordering::Relaxed))
+    }
+
+    /// Whether a later run finds enough to go on with, though the record may have ended early.
+    pub(crate) fn is_of_use(&self) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.holds_something.load(Ordering::Relaxed))
+    }
+
+    /// Says that an earlier run recorded enough.
+    pub(crate) fn is_taken_up(&self) {
+        if let Some(inner) = &self.0 {
+            inner.holds_something.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Makes a manifest that lies elsewhere known in `folder`, under `name`.
@@ -138,7 +154,17 @@ impl Recorder {
         self.sync();
     }
 
-    /// Records the upload's id.
+    /// Records that the request of the last intent was refused for certain.
+    pub(crate) fn refused(&self) {
+        self.append(&Record::Refused {});
+    }
+
+    /// Records which uploads requests without an answer have begun.
+    pub(crate) fn strays(&self, ids: &[String]) {
+        self.append(&Record::Strays { ids: ids.to_vec() });
+    }
+
+    /// Records the upload's id, durably: with parts, an upload that nobody knows of costs money.
     pub(crate) fn upload(
         &self,
         id: &str,
@@ -146,12 +172,19 @@ impl Recorder {
         checksum_type: Option<ChecksumType>,
     ) {
         self.append(&Record::Upload { id: id.to_owned(), checksum, checksum_type });
+        self.sync();
+        if self.is_on() {
+            self.is_taken_up();
+        }
     }
 
     /// Records a part that was acknowledged, or written. One small write: see the benchmark.
     pub(crate) fn part(&self, number: u32, digest: Option<Digest>, etag: Option<&str>) {
         let sum = digest.map(|digest| digest.to_base64());
         self.append(&Record::Part { number, sum, etag: etag.map(str::to_owned) });
+        if self.is_on() {
+            self.is_taken_up();
+        }
     }
 
     /// Waits until all of it is on disk. Blocks.
@@ -186,7 +219,7 @@ impl Recorder {
     }
 }
 
-impl Opening<'_> {
+impl Opening {
     /// An error about the manifest, not about what it is of.
     pub(crate) fn refuse(&self, kind: ErrorKind, detail: impl Into<String>) -> Error {
         Error::new(kind, self.operation, self.target.clone(), detail)
@@ -227,7 +260,7 @@ impl Opening<'_> {
     }
 
     fn unreadable(&self, source: std::io::Error) -> Error {
-        let why = Error::io(self.operation, self.path, source);
+        let why = Error::io(self.operation, &self.path, source);
         let detail =
             format!("the manifest {} cannot be read: {}", self.path.display(), why.detail());
         self.refuse(why.kind(), detail)
@@ -243,17 +276,14 @@ fn cannot_be_resumed(why: &str, path: &Path) -> Event {
     }
 }
 
-/// Whether a later run may fare better with what is there. Not where the bytes, or what was asked
-/// for, would be others by then.
-pub(crate) fn is_worth_keeping(error: &Error) -> bool {
-    !matches!(
-        error.kind(),
-        ErrorKind::Changed
-            | ErrorKind::Conflict
-            | ErrorKind::Integrity
-            | ErrorKind::InvalidInput
-            | ErrorKind::NotFound
-    )
+/// Whether a later run may fare better with what is there. Not where the bytes, or the place that
+/// they go to, would be others by then; nor where the whole, once it was there, proved wrong.
+pub(crate) fn is_worth_keeping(error: &Error, parts_are_in: bool) -> bool {
+    match error.kind() {
+        ErrorKind::Changed | ErrorKind::Conflict | ErrorKind::NotFound => false,
+        ErrorKind::Integrity | ErrorKind::InvalidInput => !parts_are_in,
+        _ => true,
+    }
 }
 
 /// Where the manifest of an upload is, in `folder`.

@@ -87,7 +87,7 @@ impl Unfinished {
     /// # Errors
     /// [`ErrorKind::Conflict`] while a process is at it.
     pub fn forget(&self) -> Result<()> {
-        let (journal, _) = match Journal::open(&self.path, manifest::MAX_BYTES) {
+        let (journal, _) = match Journal::open_existing(&self.path, manifest::MAX_BYTES) {
             Ok(opened) => opened,
             Err(JournalError::Busy) => {
                 let path = self.path.display().to_string();
@@ -134,7 +134,7 @@ fn read(path: PathBuf, link: Option<PathBuf>) -> Result<Option<Unfinished>> {
         }
         return Ok(None);
     }
-    let (content, is_running) = match Journal::open(&path, manifest::MAX_BYTES) {
+    let (content, is_running) = match Journal::open_existing(&path, manifest::MAX_BYTES) {
         Ok((_, content)) => (content, false),
         Err(JournalError::Busy) => {
             let content = std::fs::read(&path);
@@ -148,5 +148,16 @@ fn read(path: PathBuf, link: Option<PathBuf>) -> Result<Option<Unfinished>> {
         Error::new(ErrorKind::Io, OPERATION, path.display().to_string(), damage.to_string())
             .advise("remove it, and what it may tell of: brigade uploads list s3://bucket")
     })?;
-    Ok(decoded.manifest.map(|manifest| Unfinished { manifest, path, is_running, link }))
+    let Some(manifest) = decoded.manifest else { return Ok(None) };
+    // What is in it is carried out. One beside a target may come from whoever may write there.
+    let is_in_place = match manifest.transfer.side {
+        Side::Upload { .. } => link.is_none(),
+        Side::Download { .. } => path.parent() == manifest.transfer.path().parent(),
+    };
+    if !is_in_place {
+        let detail = "it is not where a manifest of that transfer belongs";
+        return Err(Error::new(ErrorKind::Conflict, OPERATION, path.display().to_string(), detail)
+            .advise("remove it, unless you moved it here"));
+    }
+    Ok(Some(Unfinished { manifest, path, is_running, link }))
 }

@@ -69,7 +69,7 @@ pub(crate) async fn to_file(
             return blocking(OPERATION, ending).await;
         }
     };
-    blocking(OPERATION, move || file.commit()).await?;
+    blocking(OPERATION, move || file.commit(&plan)).await?;
     Ok(download.report(started, &plan, shown, verified, checksum))
 }
 

@@ -71,8 +71,9 @@ impl Download<'_> {
         let mut manifest = OsString::from(&file);
         manifest.push(MANIFEST_SUFFIX);
         let manifest = PathBuf::from(manifest);
-        // What comes in one request has nothing to resume, but may follow something that had.
+        // Nothing would tell that the object is still the same one. And what comes in one request has nothing to resume, but may follow something that had.
         let is_unrecorded = self.options.resume == Resume::Off
+            || (self.pin.etag.is_none() && self.pin.version_id.is_none())
             || (plan.part_count() == 1 && manifest.symlink_metadata().is_err());
         if is_unrecorded {
             return Ok((plan, self.unrecorded(target, shown, &plan).await?));
@@ -80,11 +81,12 @@ impl Download<'_> {
         let opening = Opening {
             operation: OPERATION,
             target: self.url.to_string(),
-            path: &manifest,
+            path: manifest,
             resume: self.options.resume,
-            events: &self.options.events,
+            events: self.options.events.clone(),
         };
-        let (mut recorder, found) = Recorder::open(&opening)?;
+        let to_open = opening.clone();
+        let (mut recorder, found) = blocking(OPERATION, move || Recorder::open(&to_open)).await?;
         if !recorder.is_on() {
             return Ok((plan, self.unrecorded(target, shown, &plan).await?));
         }
@@ -99,6 +101,7 @@ impl Download<'_> {
             if let Some(difference) = difference {
                 return Err(opening.refusal(difference));
             }
+            recorder.is_taken_up();
             cut(Some(found.transfer.part_size_bytes))?
         } else {
             recorder.begin(&transfer);
@@ -239,9 +242,15 @@ impl Download<'_> {
         let read = futures::stream::iter(claims).map(|(part, claimed)| {
             let (file, cancel) = (Arc::clone(&file), cancel.clone());
             async move {
-                let reading = move || sums_of(&file, part, needed, &cancel);
-                let sums = blocking(OPERATION, reading).await?;
-                Ok::<_, Error>((part, sums, claimed))
+                let read = {
+                    let cancel = cancel.clone();
+                    blocking(OPERATION, move || sums_of(&file, part, needed, &cancel)).await
+                };
+                match read {
+                    Err(error) if cancel.is_cancelled() => Err(error),
+                    // What cannot be read is not there.
+                    read => Ok((part, read.unwrap_or_default(), claimed)),
+                }
             }
         });
         let mut read = std::pin::pin!(read.buffer_unordered(CHECKED_AT_ONCE));
@@ -274,19 +283,28 @@ impl Download<'_> {
 
 impl Target {
     /// Gives the file its name, and forgets how it came about. Blocks on the disk.
-    pub(super) fn commit(self) -> Result<()> {
-        let committed = self.partial.commit();
-        // Also after a failure: the partial file is gone then.
-        self.recorder.remove();
-        committed
+    pub(super) fn commit(self, plan: &Plan) -> Result<()> {
+        let stays = self.recorder.is_of_use();
+        let Err(error) = self.partial.commit(stays) else {
+            self.recorder.remove();
+            return Ok(());
+        };
+        if !stays {
+            self.recorder.remove();
+            return Err(error);
+        }
+        Err(error.kept(of_all(plan.size_bytes(), plan.size_bytes())))
     }
 
     /// Keeps what is there for a later run, if it is any use to one.
     pub(super) fn failed(self, plan: &Plan, error: Error) -> Error {
         let written = self.written_bytes.load(Ordering::Relaxed);
-        if self.recorder.is_on() && written > 0 && is_worth_keeping(&error) {
+        let claimed = self.claims.keys().filter_map(|number| plan.part(*number));
+        // Claims that nobody got to check are as good as they were.
+        let kept = written.max(claimed.map(|part| part.len_bytes).sum());
+        if self.recorder.is_of_use() && kept > 0 && is_worth_keeping(&error, true) {
             self.partial.keep();
-            return error.kept(of_all(written, plan.size_bytes()));
+            return error.kept(of_all(kept, plan.size_bytes()));
         }
         self.recorder.remove();
         error

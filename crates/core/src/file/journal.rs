@@ -38,18 +38,27 @@ impl Journal {
     /// Opens and locks the journal at `path`, or makes it, and gives what is in it: up to
     /// `max_bytes`, more being no journal of ours.
     pub(crate) fn open(path: &Path, max_bytes: u64) -> Result<(Self, Vec<u8>), JournalError> {
-        let mut patience = LOCK_ATTEMPTS;
-        loop {
-            let file = open(path)?;
+        Self::locked(path, max_bytes, true)
+    }
+
+    /// The same for one that must be there.
+    pub(crate) fn open_existing(
+        path: &Path,
+        max_bytes: u64,
+    ) -> Result<(Self, Vec<u8>), JournalError> {
+        Self::locked(path, max_bytes, false)
+    }
+
+    fn locked(path: &Path, max_bytes: u64, make: bool) -> Result<(Self, Vec<u8>), JournalError> {
+        for attempt in 0..=LOCK_ATTEMPTS {
+            if attempt > 0 {
+                // Who only looks has it for a moment.
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            let file = open(path, make)?;
             // A file system without locks loses the warning, and nothing else.
             let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
             if locked == Err(Errno::WOULDBLOCK) {
-                // Who only looks has it for a moment.
-                if patience == 0 {
-                    return Err(JournalError::Busy);
-                }
-                patience -= 1;
-                std::thread::sleep(LOCK_PAUSE);
                 continue;
             }
             let unreadable = JournalError::Unreadable;
@@ -61,6 +70,7 @@ impl Journal {
                 return Ok((Self { path: path.to_owned(), file }, content));
             }
         }
+        Err(JournalError::Busy)
     }
 
     /// Appends a line in one piece: a process that is killed has written all of it or none.
@@ -93,27 +103,38 @@ impl Journal {
     }
 }
 
-fn open(path: &Path) -> Result<File, JournalError> {
+fn open(path: &Path, make: bool) -> Result<File, JournalError> {
     let mut options = OpenOptions::new();
-    // Names of buckets and files are nobody else's business. Not through a link: the name can be
-    // guessed, and in a shared folder somebody else may have put one there.
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Names of buckets and files are nobody else's business. Not through a link, and without waiting
+    // for the other end of a pipe: the name can be guessed, and in a shared folder somebody else may
+    // have put one there.
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     options.read(true).append(true).mode(0o600).custom_flags(flags.bits().cast_signed());
-    match options.open(path) {
-        Ok(file) => Ok(file),
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            match options.create_new(true).open(path) {
-                Ok(file) => Ok(file),
-                // Another process was quicker.
-                Err(there) if there.kind() == io::ErrorKind::AlreadyExists => open(path),
-                Err(source) => Err(JournalError::Unwritable(source)),
+    if make {
+        match options.clone().create_new(true).open(path) {
+            // Nobody else can have written to it.
+            Ok(file) => return Ok(file),
+            Err(there) if there.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                return Err(match path.symlink_metadata() {
+                    Ok(_) => JournalError::Unreadable(source),
+                    Err(_) => JournalError::Unwritable(source),
+                });
             }
         }
-        Err(source) => Err(match path.symlink_metadata() {
-            Ok(_) => JournalError::Unreadable(source),
-            // Not even its folder can be looked into.
-            Err(_) => JournalError::Unwritable(source),
-        }),
+    }
+    let file = options.open(path).map_err(JournalError::Unreadable)?;
+    let metadata = file.metadata().map_err(JournalError::Unreadable)?;
+    // What is in it is carried out, so it must be from this user.
+    let is_ours = metadata.is_file()
+        && metadata.nlink() == 1
+        && metadata.uid() == rustix::process::geteuid().as_raw()
+        && metadata.mode() & 0o022 == 0;
+    if is_ours {
+        Ok(file)
+    } else {
+        let why = "it is not a plain file that only this user can write to";
+        Err(JournalError::Unreadable(io::Error::new(io::ErrorKind::PermissionDenied, why)))
     }
 }
 
@@ -149,5 +170,26 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/dev/null", &link).expect("linked");
         assert!(matches!(open(&link), Err(JournalError::Unreadable(_))));
+        let missing = Journal::open_existing(&folder.path().join("x"), 100);
+        assert!(matches!(missing, Err(JournalError::Unreadable(_))));
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_none_either() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        drop(Journal::open(&path, 100).expect("made"));
+        let open = || Journal::open(&path, 100).map(|_| ());
+        assert!(open().is_ok());
+        std::fs::hard_link(&path, folder.path().join("other")).expect("linked");
+        assert!(matches!(open(), Err(JournalError::Unreadable(_))));
+        std::fs::remove_file(folder.path().join("other")).expect("removed");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("set");
+        assert!(matches!(open(), Err(JournalError::Unreadable(_))));
+        std::fs::remove_file(&path).expect("removed");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("a pipe");
+        assert!(matches!(open(), Err(JournalError::Unreadable(_))));
     }
 }

@@ -116,13 +116,13 @@ impl Partial {
         goes_on: bool,
     ) -> Result<(Self, bool)> {
         let failed = |source| Error::io(OPERATION, target, source);
-        let existed = path.symlink_metadata().is_ok();
-        let file = open_partial(&path).map_err(failed)?;
+        let (file, existed) = open_partial(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         // Its name can be guessed: in a shared folder somebody else may have put something there.
-        let is_ours = metadata.is_file()
-            && metadata.nlink() == 1
-            && metadata.uid() == rustix::process::geteuid().as_raw();
+        let is_ours = !existed
+            || (metadata.is_file()
+                && metadata.nlink() == 1
+                && metadata.uid() == rustix::process::geteuid().as_raw());
         if !is_ours {
             let what = format!("{} is in the way, and not ours", path.display());
             return Err(refuse(target, what).advise("remove it, or name another target"));
@@ -157,8 +157,10 @@ impl Partial {
         Arc::clone(&self.file)
     }
 
-    /// Makes the bytes durable and gives the file its name. Blocks on the disk.
-    pub(crate) fn commit(mut self) -> Result<()> {
+    /// Makes the bytes durable and gives the file its name. Where that fails, the file is removed
+    /// unless it `stays` for a later run. Blocks on the disk.
+    pub(crate) fn commit(mut self, stays: bool) -> Result<()> {
+        self.stays |= stays;
         let failed = |source| Error::io(OPERATION, &self.target, source);
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
@@ -189,8 +191,10 @@ impl Partial {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 if let Ok(room) = rustix::fs::fstatvfs(&*self.file) {
                     let free = room.f_bavail.saturating_mul(room.f_frsize);
+                    // What an earlier run wrote has its room already, in blocks of 512 bytes.
+                    let has = self.file.metadata().map_or(0, |it| it.blocks() * 512);
                     // 0 blocks in all means that it does not say.
-                    if room.f_blocks > 0 && free < size_bytes {
+                    if room.f_blocks > 0 && free < size_bytes.saturating_sub(has) {
                         return Err(self.too_small(size_bytes));
                     }
                 }
@@ -271,17 +275,17 @@ pub(crate) fn partial_path(target: &Path, tag: &str) -> Result<PathBuf> {
     Ok(target.with_file_name(partial))
 }
 
-/// Opens or makes the partial file, never through a link.
-fn open_partial(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o666)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
+/// Makes the partial file, or opens the one that is there, never through a link. Whether it was.
+fn open_partial(path: &Path) -> io::Result<(File, bool)> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o666).custom_flags(flags.bits().cast_signed());
+    match options.clone().create_new(true).open(path) {
+        Err(there) if there.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.open(path)?, true))
+        }
+        made => Ok((made?, false)),
+    }
 }
 
 fn create_beside(target: &Path) -> Result<(File, PathBuf)> {
@@ -330,7 +334,7 @@ mod tests {
         assert_eq!(std::fs::read(&target).expect("read"), b"old");
         let names = entries(folder.path());
         assert!(names[0].starts_with(".data.bin.brigade-"), "{names:?}");
-        partial.commit().expect("renamed");
+        partial.commit(false).expect("renamed");
         assert_eq!(std::fs::read(&target).expect("read"), b"NEWnew");
         assert_eq!(entries(folder.path()), ["data.bin"]);
     }
@@ -357,7 +361,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["n".repeat(255), "ü".repeat(127)] {
             let partial = Partial::create(&folder.path().join(&name), 1).expect("reserved");
-            partial.commit().expect("renamed");
+            partial.commit(false).expect("renamed");
         }
         assert_eq!(entries(folder.path()).len(), 2);
     }

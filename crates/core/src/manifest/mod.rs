@@ -108,6 +108,8 @@ pub(crate) enum Record {
     /// An upload is about to be created: written before the request, because a process that dies
     /// before it knows the answer leaves an upload behind that nobody knows of.
     Intent { token: String, at_unix_s: u64 },
+    /// The store refused for certain: the last intent came to nothing.
+    Refused {},
     /// It was created, for parts that carry this checksum.
     Upload {
         id: String,
@@ -115,6 +117,9 @@ pub(crate) enum Record {
         /// Whether the store joins them to one of the whole object, or keeps a composite.
         checksum_type: Option<ChecksumType>,
     },
+    /// These uploads may have been begun by requests whose outcome was not known: looked for, and to
+    /// be aborted in the end.
+    Strays { ids: Vec<String> },
     /// A part was acknowledged, or written.
     Part {
         number: u32,
@@ -145,6 +150,8 @@ pub struct Manifest {
     /// When requests to create an upload were sent whose outcome was never recorded, seconds since
     /// 1970.
     pub open_intents_unix_s: Vec<u64>,
+    /// Uploads that such requests have begun, as far as they were looked for.
+    pub stray_upload_ids: Vec<String>,
     /// The parts that are claimed to be done, by their number.
     pub parts: BTreeMap<u32, PartRecord>,
     plan: Plan,
@@ -195,6 +202,7 @@ impl Manifest {
             token: None,
             upload_begun_unix_s: None,
             open_intents_unix_s: Vec::new(),
+            stray_upload_ids: Vec::new(),
             parts: BTreeMap::new(),
             plan,
         })
@@ -221,6 +229,15 @@ impl Manifest {
                 self.token = Some(token);
                 self.open_intents_unix_s.push(at_unix_s);
             }
+            Record::Strays { ids } => {
+                self.open_intents_unix_s.clear();
+                self.stray_upload_ids.extend(ids);
+            }
+            Record::Refused {} => {
+                if self.open_intents_unix_s.pop().is_none() {
+                    return Err("an upload was refused that was never meant to be");
+                }
+            }
             Record::Upload { id, checksum, checksum_type } => {
                 // One of the requests made this one; any before it may have made others.
                 let begun = self.open_intents_unix_s.pop();
@@ -238,6 +255,9 @@ impl Manifest {
                 let is_upload = matches!(self.transfer.side, Side::Upload { .. });
                 if is_upload && self.upload_id.is_none() {
                     return Err("a part was sent before there was an upload");
+                }
+                if is_upload && etag.is_none() {
+                    return Err("a part was sent without the ETag that acknowledged it");
                 }
                 let digest = match (sum, self.checksum) {
                     (Some(sum), Some(algorithm)) => Some(

@@ -69,6 +69,17 @@ fn an_upload_that_is_begun_again_forgets_the_first() {
 }
 
 #[test]
+fn strays_are_remembered_until_the_end() {
+    let mut records = history();
+    records.insert(0, Record::Intent { token: "t0".into(), at_unix_s: 5 });
+    records.push(Record::Strays { ids: vec!["s".into()] });
+    let manifest = decode(&written(&records)).expect("sound").manifest.expect("there");
+    assert_eq!(manifest.stray_upload_ids, ["s"]);
+    assert!(manifest.open_intents_unix_s.is_empty());
+    assert_eq!(manifest.parts.len(), 2);
+}
+
+#[test]
 fn a_torn_tail_is_dropped_wherever_it_tears() {
     let bytes = written(&history());
     let whole = decode(&bytes).expect("sound").manifest.expect("there");
@@ -106,6 +117,11 @@ fn what_cannot_have_happened_is_damage() {
     let intent = || Record::Intent { token: "t".into(), at_unix_s: 7 };
     for (records, why) in [
         (vec![created()], "never meant"),
+        (vec![Record::Refused {}], "never meant"),
+        (
+            vec![intent(), created(), Record::Part { number: 1, sum: None, etag: None }],
+            "without the ETag",
+        ),
         (vec![part(1)], "before there was an upload"),
         (vec![intent(), created(), part(4)], "not in the plan"),
         (vec![intent(), created(), part(0)], "not in the plan"),

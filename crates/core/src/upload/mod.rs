@@ -14,7 +14,7 @@ mod unfinished;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 pub(crate) use self::multipart::abort;
@@ -77,6 +77,9 @@ pub(crate) async fn run(
         concurrency: options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1),
         recorder: Recorder::default(),
         unfinished: None,
+        open_intents_unix_s: Vec::new(),
+        strays: Vec::new(),
+        parts_are_in: AtomicBool::new(false),
         acknowledged_bytes: Arc::default(),
         kept_bytes: Arc::default(),
         warnings: Vec::new(),
@@ -133,6 +136,12 @@ struct Upload<'a> {
     recorder: Recorder,
     /// What an earlier run left, until it is taken up.
     unfinished: Option<Manifest>,
+    /// Requests to create an upload, of runs before and this one, whose outcome nobody heard.
+    open_intents_unix_s: Vec<u64>,
+    /// Ids of uploads that such requests have begun.
+    strays: Vec<String>,
+    /// Whether all parts are on the store.
+    parts_are_in: AtomicBool,
     /// Bytes of parts that the store has, by this run and earlier ones.
     acknowledged_bytes: Arc<AtomicU64>,
     /// Those of earlier ones.
@@ -239,7 +248,7 @@ impl Upload<'_> {
     /// proves nothing; that it carries this upload's token does. Else it was `error`.
     async fn settle(&self, token: &str, error: Error) -> Result<Receipt> {
         // Not stopped by a cancel: what is to be found out has happened already.
-        let scope = RetryScope::default();
+        let scope = RetryScope::of_cleanup();
         let key = self.options.encryption.customer_key();
         let look = |_| self.engine.calls().head(self.url, None, key);
         match self.engine.retry().run(&scope, None, look).await {

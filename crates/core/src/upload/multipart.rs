@@ -2,8 +2,8 @@
 //! run can go on with, or leave nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::claims::{Listed, kept};
@@ -46,19 +46,17 @@ impl Upload<'_> {
     /// A multipart upload: the one that an earlier run began, or a new one.
     pub(super) async fn in_parts(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
         let unfinished = self.unfinished.take();
-        let (open_intents, begun_unix_s) = unfinished
-            .as_ref()
-            .map(|found| (found.open_intents_unix_s.clone(), found.upload_begun_unix_s))
-            .unwrap_or_default();
+        let begun_unix_s = unfinished.as_ref().and_then(|found| found.upload_begun_unix_s);
+        if let Some(found) = &unfinished {
+            self.open_intents_unix_s.extend(&found.open_intents_unix_s);
+            self.strays.extend_from_slice(&found.stray_upload_ids);
+        }
         if let Some(begun) = unfinished.and_then(Begun::earlier) {
-            // The earlier run may have died before it could ask for what else it had begun.
-            if let (Some(since), Some(at)) = (open_intents.first(), begun_unix_s) {
-                let own = Some((begun.upload_id.as_str(), at));
-                self.account_for(*since, open_intents.len(), own).await;
-            }
+            self.find_strays(&begun.upload_id, begun_unix_s.unwrap_or_else(unix_now)).await;
             match self.move_and_complete(plan, &begun).await {
                 Err(gone) if gone.code() == Some("NoSuchUpload") => {
                     if let Some(done) = self.completed_before(plan, &begun).await? {
+                        self.settle_strays().await;
                         self.forget().await;
                         return Ok(done);
                     }
@@ -75,7 +73,7 @@ impl Upload<'_> {
         self.acknowledged_bytes.store(0, Ordering::Relaxed);
         self.kept_bytes.store(0, Ordering::Relaxed);
         // Not interruptible: an id that nobody knows could not be aborted.
-        let begun = self.begin(open_intents).await?;
+        let begun = self.begin().await?;
         let outcome = self.move_and_complete(plan, &begun).await;
         self.ended(plan, &begun, outcome).await
     }
@@ -86,6 +84,13 @@ impl Upload<'_> {
         begun: &Begun,
     ) -> Result<(Receipt, Computed)> {
         let mut parts = self.move_parts(plan, begun).await?;
+        // What the bucket gets was acknowledged, all of it.
+        if !parts.iter().map(|part| part.number).eq(1..=plan.part_count()) {
+            let detail = "not every part is accounted for";
+            return Err(Error::new(ErrorKind::Io, OPERATION, self.url.to_string(), detail)
+                .advise("start over with --no-resume, and report this"));
+        }
+        self.parts_are_in.store(true, Ordering::Relaxed);
         self.source.check_still_there()?;
         if self.options.cancel.is_cancelled() {
             return Err(stopped(OPERATION, self.url));
@@ -97,22 +102,27 @@ impl Upload<'_> {
     }
 
     /// What becomes of the upload: done, kept for a later run, or given up.
-    async fn ended<T>(&self, plan: &Plan, begun: &Begun, outcome: Result<T>) -> Result<T> {
+    async fn ended<T>(&mut self, plan: &Plan, begun: &Begun, outcome: Result<T>) -> Result<T> {
         let error = match outcome {
             Ok(done) => {
+                self.settle_strays().await;
                 self.forget().await;
                 return Ok(done);
             }
             Err(error) => error,
         };
+        let claimed = begun.claims.keys().filter_map(|number| plan.part(*number));
+        // Claims that nobody got to check are as good as they were.
+        let claimed_bytes = claimed.map(|part| part.len_bytes).sum();
         let done_bytes = self.acknowledged_bytes.load(Ordering::Relaxed);
-        if self.recorder.is_on() && done_bytes > 0 && is_worth_keeping(&error) {
-            let recorder = self.recorder.clone();
-            // On disk already, for all that only the process is about to end.
-            drop(tokio::task::spawn_blocking(move || recorder.sync()));
-            return Err(error.kept(of_all(done_bytes, plan.size_bytes())));
+        let kept_bytes = done_bytes.max(claimed_bytes).min(plan.size_bytes());
+        let parts_are_in = self.parts_are_in.load(Ordering::Relaxed);
+        if self.recorder.is_of_use() && kept_bytes > 0 && is_worth_keeping(&error, parts_are_in) {
+            return Err(error.kept(of_all(kept_bytes, plan.size_bytes())));
         }
-        Err(match self.abort(&begun.upload_id).await {
+        let aborted = self.abort(&begun.upload_id).await;
+        self.settle_strays().await;
+        Err(match aborted {
             // Begun anew, it is recorded in the same place.
             Ok(()) if lost_a_race(&error) => error,
             Ok(()) => {
@@ -128,16 +138,16 @@ impl Upload<'_> {
     }
 
     /// Creates the multipart upload, with less of a checksum if the store refuses the better one.
-    async fn begin(&mut self, earlier_intents_unix_s: Vec<u64>) -> Result<Begun> {
+    async fn begin(&mut self) -> Result<Begun> {
         let token = new_token();
-        let since_unix_s = earlier_intents_unix_s.first().copied().unwrap_or_else(unix_now);
-        let doubtful = AtomicUsize::new(earlier_intents_unix_s.len());
+        let doubtful = Mutex::new(Vec::new());
         let created = loop {
             let checksum = self.algorithm.and_then(|algorithm| {
                 Some((algorithm, self.profile.multipart_checksum_type(algorithm)?))
             });
             let attempt = |_| async {
                 let (recorder, intended) = (self.recorder.clone(), token.clone());
+                let sent_unix_s = unix_now();
                 blocking(OPERATION, move || {
                     recorder.intent(&intended);
                     Ok(())
@@ -146,14 +156,22 @@ impl Upload<'_> {
                 let calls = self.engine.calls();
                 let created =
                     calls.create_multipart(self.url, checksum, &token, self.options).await;
-                if created.as_ref().is_err_and(is_doubtful) {
-                    doubtful.fetch_add(1, Ordering::Relaxed);
+                match &created {
+                    Ok(_) => {}
+                    Err(error) if is_doubtful(error) => lock(&doubtful).push(sent_unix_s),
+                    Err(_) => self.recorder.refused(),
                 }
                 created
             };
             match self.engine.retry().run(self.scope, None, attempt).await {
                 Ok(id) => {
-                    self.recorder.upload(&id, self.algorithm, checksum.map(|(_, kind)| kind));
+                    let (recorder, recorded) = (self.recorder.clone(), id.clone());
+                    let (algorithm, kind) = (self.algorithm, checksum.map(|(_, kind)| kind));
+                    blocking(OPERATION, move || {
+                        recorder.upload(&recorded, algorithm, kind);
+                        Ok(())
+                    })
+                    .await?;
                     break Ok(id);
                 }
                 Err(error) if checksum.is_some() && self.may_step_down(&error) => match checksum {
@@ -175,14 +193,17 @@ impl Upload<'_> {
                 Err(error) => break Err(error),
             }
         };
-        let at_most = doubtful.into_inner();
-        let own = created.as_ref().ok().map(|id| (id.as_str(), unix_now()));
-        let accounted = at_most == 0 || self.account_for(since_unix_s, at_most, own).await;
+        self.open_intents_unix_s.append(&mut lock(&doubtful));
         match created {
-            Ok(upload_id) => Ok(Begun { upload_id, token, claims: BTreeMap::new() }),
+            Ok(upload_id) => {
+                self.find_strays(&upload_id, unix_now()).await;
+                Ok(Begun { upload_id, token, claims: BTreeMap::new() })
+            }
             Err(error) => {
-                if accounted {
+                if self.open_intents_unix_s.is_empty() {
                     self.forget().await;
+                } else if !self.recorder.is_on() {
+                    self.warn_of_strays("no answer to the request that begins an upload came");
                 }
                 Err(error)
             }
@@ -340,6 +361,10 @@ impl Upload<'_> {
         let key = self.options.encryption.customer_key();
         abort(self.engine, self.url, upload_id, key).await
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives an upload up, and makes sure that no late part keeps it alive.

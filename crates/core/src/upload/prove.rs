@@ -22,7 +22,8 @@ pub(super) struct Computed {
 impl Computed {
     /// Every form of the whole object's checksum that the parts' digests give.
     pub(super) fn of_parts(plan: &Plan, parts: &[PartReceipt]) -> Self {
-        let Some(digests) = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>() else {
+        let digests = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>();
+        let Some(digests) = digests.filter(|all| all.len() == plan.part_count() as usize) else {
             return Self::default();
         };
         let lens = plan.parts().map(|part| part.len_bytes);

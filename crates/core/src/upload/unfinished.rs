@@ -12,6 +12,7 @@ use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Trans
 use crate::options::{ChecksumChoice, Encryption, Resume};
 use crate::plan::{self, Plan};
 use crate::record::{self, Opening, Recorder, texts, unix_now};
+use crate::schedule::RetryScope;
 use crate::transport::{ListedUpload, Pages, Receipt};
 
 /// How far apart two readings of clocks may be that were corrected against each other: dates in
@@ -58,20 +59,17 @@ impl Upload<'_> {
         let opening = Opening {
             operation: OPERATION,
             target: self.url.to_string(),
-            path: &path,
+            path,
             resume: self.options.resume,
-            events: &self.options.events,
+            events: self.options.events.clone(),
         };
-        let (recorder, found) = Recorder::open(&opening)?;
+        let to_open = opening.clone();
+        let (recorder, found) = blocking(OPERATION, move || Recorder::open(&to_open)).await?;
         self.recorder = recorder;
-        let Some(found) = found else {
-            self.recorder.begin(&transfer);
-            return Ok(plan);
-        };
+        let Some(found) = found else { return Ok(self.begin_record(plan, &transfer)) };
         if self.options.resume == Resume::StartOver {
             self.give_up_earlier(found).await?;
-            self.recorder.begin(&transfer);
-            return Ok(plan);
+            return Ok(self.begin_record(plan, &transfer));
         }
         let asked = self.options.part_size_bytes;
         if let Some(difference) = found.transfer.difference(&transfer) {
@@ -84,9 +82,21 @@ impl Upload<'_> {
         let plan = cut(Some(found.transfer.part_size_bytes))?;
         if found.upload_id.is_some() {
             self.take_up_checksum(&found).map_err(|other| opening.refusal(other))?;
+            self.recorder.is_taken_up();
         }
         self.unfinished = Some(found);
         Ok(plan)
+    }
+
+    /// Begins the manifest, unless there is nothing that could be resumed.
+    fn begin_record(&mut self, plan: Plan, transfer: &Transfer) -> Plan {
+        if plan.is_single() {
+            self.recorder.remove();
+            self.recorder = Recorder::default();
+        } else {
+            self.recorder.begin(transfer);
+        }
+        plan
     }
 
     /// What this upload is, for its manifest.
@@ -155,10 +165,9 @@ impl Upload<'_> {
 
     /// Aborts what an earlier run left, for one that starts over.
     async fn give_up_earlier(&mut self, found: Manifest) -> Result<()> {
-        let intents = found.open_intents_unix_s.clone();
-        if let (Some(since), None) = (intents.first(), &found.upload_id) {
-            self.account_for(*since, intents.len(), None).await;
-        }
+        // Looked for once there is an upload whose owner and time can be compared.
+        self.open_intents_unix_s.extend(&found.open_intents_unix_s);
+        self.strays.extend_from_slice(&found.stray_upload_ids);
         let Some(id) = found.upload_id else { return Ok(()) };
         self.abort(&id).await.map_err(|error| {
             error.context("the unfinished upload of an earlier run could not be aborted")
@@ -183,72 +192,85 @@ impl Upload<'_> {
         }
     }
 
-    /// Requests to create an upload may have been carried out without an answer that arrived:
-    /// finds those uploads and aborts them. `own` is the upload whose answer did arrive, and when, by
-    /// this machine's clock. Whether all of them are accounted for; what may be somebody else's is only
-    /// told.
-    pub(super) async fn account_for(
-        &mut self,
-        since_unix_s: u64,
-        at_most: usize,
-        own: Option<(&str, u64)>,
-    ) -> bool {
-        match self.find_strays(since_unix_s, own).await {
-            Ok(strays) if strays.is_empty() => true,
+    /// Requests to create an upload may have been carried out without an answer that arrived: finds
+    /// the uploads that they may have begun, for [`Upload::settle_strays`]. `own` is the upload whose
+    /// answer did arrive, at `own_unix_s` by this machine's clock.
+    pub(super) async fn find_strays(&mut self, own: &str, own_unix_s: u64) {
+        let Some(since_unix_s) = self.open_intents_unix_s.iter().copied().min() else { return };
+        let at_most = self.open_intents_unix_s.len();
+        match self.look_for_strays(since_unix_s, own, own_unix_s).await {
             Ok(strays) if strays.len() <= at_most => {
-                for stray in strays {
-                    if let Err(left) = self.abort(&stray.upload_id).await {
-                        self.warn(format!(
-                            "the upload {} was begun by a request whose answer was lost, and could \
-                             not be aborted: {}",
-                            stray.upload_id,
-                            left.detail()
-                        ));
-                        return false;
-                    }
-                }
-                true
+                let ids: Vec<_> = strays.into_iter().map(|stray| stray.upload_id).collect();
+                self.recorder.strays(&ids);
+                self.strays.extend(ids);
+                self.open_intents_unix_s.clear();
             }
-            Ok(strays) => {
-                self.warn(format!(
-                    "{} unfinished uploads of this key may have been begun by requests whose answers \
-                     were lost, or by somebody else: see brigade uploads list {}",
-                    strays.len(),
-                    self.url
+            Ok(strays) => self.warn_of_strays(&format!(
+                "{} unfinished uploads of this key may have been begun by requests whose answers were \
+                 lost, or by somebody else",
+                strays.len(),
+            )),
+            Err(error) => self.warn_of_strays(&format!(
+                "an answer was lost, and whether it left an unfinished upload behind could not be \
+                 found out ({})",
+                error.detail()
+            )),
+        }
+    }
+
+    /// Aborts the strays that are still without a part: by now, whoever else had begun one would have
+    /// sent some.
+    pub(super) async fn settle_strays(&mut self) {
+        let scope = RetryScope::of_cleanup();
+        for id in &std::mem::take(&mut self.strays) {
+            let calls = self.engine.calls();
+            let key = self.options.encryption.customer_key();
+            let look = |_| calls.list_parts(self.url, id, 0, key);
+            let settled = match self.engine.retry().run(&scope, None, look).await {
+                Ok(page) if page.parts.is_empty() => self.abort(id).await,
+                Ok(_) => Ok(()),
+                Err(gone) if gone.code() == Some("NoSuchUpload") => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(left) = settled {
+                self.warn_of_strays(&format!(
+                    "the upload {id} was begun by a request whose answer was lost, and could not be \
+                     aborted ({})",
+                    left.detail()
                 ));
-                true
-            }
-            Err(error) => {
-                self.warn(format!(
-                    "an answer was lost, and whether it left an unfinished upload behind could not \
-                     be found out ({}): see brigade uploads list {}",
-                    error.detail(),
-                    self.url
-                ));
-                false
             }
         }
     }
 
-    /// Uploads of exactly this key, begun since then, by the same client as `own`, and without a
-    /// single part: nobody knows their id, so nobody can have sent one.
-    async fn find_strays(
+    pub(super) fn warn_of_strays(&mut self, what: &str) {
+        self.warn(format!("{what}: see brigade uploads list {}", self.url));
+    }
+
+    /// Uploads of exactly this key, begun by the same client as `own`, between the first of the lost
+    /// requests and it, and without a single part: nobody knows their id, so nobody can have sent one.
+    async fn look_for_strays(
         &self,
         since_unix_s: u64,
-        own: Option<(&str, u64)>,
+        own: &str,
+        own_unix_s: u64,
     ) -> Result<Vec<ListedUpload>> {
         let uploads = self.uploads_of_key().await?;
-        let (id, begun_unix_s) = own.unzip();
-        let own = uploads.iter().find(|upload| Some(upload.upload_id.as_str()) == id).cloned();
+        let own = uploads.iter().find(|upload| upload.upload_id == own).cloned();
         // The store's clock is not ours; our own upload tells how far they are apart.
-        let theirs = own.as_ref().and_then(|own| own.initiated);
-        let since = in_their_time(since_unix_s, begun_unix_s.zip(theirs));
+        let Some((own, until)) = own.and_then(|own| Some((own.clone(), own.initiated?))) else {
+            let detail = "the store does not list the upload that it has just begun";
+            let url = self.url.to_string();
+            return Err(Error::new(ErrorKind::Unsupported, OPERATION, url, detail));
+        };
+        let since = in_their_time(since_unix_s, own_unix_s, until);
         let mut strays = Vec::new();
         for upload in uploads {
-            let is_own = own.as_ref().is_some_and(|own| own.upload_id == upload.upload_id);
-            let by_others = own.as_ref().is_some_and(|own| own.initiator != upload.initiator);
-            let is_older = upload.initiated.is_none_or(|at| at + CLOCK_SLACK < since);
-            if is_own || by_others || is_older {
+            let is_own = own.upload_id == upload.upload_id;
+            let by_others = own.initiator != upload.initiator;
+            let in_time = |at: SystemTime| {
+                at.checked_add(CLOCK_SLACK).is_none_or(|at| at >= since) && at <= until
+            };
+            if is_own || by_others || !upload.initiated.is_some_and(in_time) {
                 continue;
             }
             let calls = self.engine.calls();
@@ -280,14 +302,16 @@ impl Upload<'_> {
     }
 }
 
-/// A moment of this machine's clock by the store's, given one moment by both.
-fn in_their_time(moment_unix_s: u64, known: Option<(u64, SystemTime)>) -> SystemTime {
-    let at = |unix_s| UNIX_EPOCH + Duration::from_secs(unix_s);
-    let Some((ours, theirs)) = known else { return at(moment_unix_s) };
-    match at(ours).duration_since(theirs) {
-        Ok(ahead) => at(moment_unix_s).checked_sub(ahead).unwrap_or(UNIX_EPOCH),
-        Err(behind) => at(moment_unix_s) + behind.duration(),
-    }
+/// A moment of this machine's clock by the store's, given one moment by both. One that no clock can
+/// show, in a manifest that somebody made up, is the beginning of time.
+fn in_their_time(moment_unix_s: u64, ours_unix_s: u64, theirs: SystemTime) -> SystemTime {
+    let at = |unix_s| UNIX_EPOCH.checked_add(Duration::from_secs(unix_s)).unwrap_or(UNIX_EPOCH);
+    let (moment, ours) = (at(moment_unix_s), at(ours_unix_s));
+    let shifted = match ours.duration_since(theirs) {
+        Ok(ahead) => moment.checked_sub(ahead),
+        Err(behind) => moment.checked_add(behind.duration()),
+    };
+    shifted.unwrap_or(UNIX_EPOCH)
 }
 
 /// Whether a request that failed so may have been carried out all the same.
@@ -302,9 +326,12 @@ mod tests {
     #[test]
     fn clocks_are_held_against_each_other() {
         let at = |unix_s| UNIX_EPOCH + Duration::from_secs(unix_s);
-        assert_eq!(in_their_time(1_000, None), at(1_000));
         // Ours is 50 s ahead of theirs, and then 50 s behind.
-        assert_eq!(in_their_time(1_000, Some((2_000, at(1_950)))), at(950));
-        assert_eq!(in_their_time(1_000, Some((2_000, at(2_050)))), at(1_050));
+        assert_eq!(in_their_time(1_000, 2_000, at(1_950)), at(950));
+        assert_eq!(in_their_time(1_000, 2_000, at(2_050)), at(1_050));
+        for extreme in [0, u64::MAX] {
+            in_their_time(extreme, 5, at(7));
+            in_their_time(5, extreme, at(7));
+        }
     }
 }

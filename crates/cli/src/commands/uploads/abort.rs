@@ -153,9 +153,35 @@ async fn abort_one(upload: &Upload, session: &Session, watch: &mut Watch<'_>) ->
         }
     }
     if let Some(here) = &upload.here {
+        if upload.id.is_none() && !here.manifest.open_intents_unix_s.is_empty() {
+            refuse_unless_none(upload, session, watch).await?;
+        }
         here.forget()?;
     }
     Ok(())
+}
+
+/// It died before it heard the id of the upload it may have begun: the manifest is all that tells of
+/// that one, which must not be forgotten while the store has any of this key.
+async fn refuse_unless_none(
+    upload: &Upload,
+    session: &Session,
+    watch: &mut Watch<'_>,
+) -> Result<()> {
+    let (bucket, key) = (session.bucket(upload.url.bucket()), upload.url.key());
+    let listed = match watch.until(bucket.unfinished_uploads(key)).await {
+        Err(gone) if is_without_bucket(&gone) => return Ok(()),
+        listed => listed?,
+    };
+    if listed.iter().all(|listed| listed.key != key) {
+        return Ok(());
+    }
+    let url = upload.url.to_string();
+    let detail = "it died before it knew the id of the upload it began, and the store has one of this \
+                  key that may be it or somebody else's";
+    Err(brigade::Error::new(brigade::ErrorKind::Conflict, "forget", url.clone(), detail)
+        .advise(format!("if it is nobody else's, first: brigade uploads abort {url}"))
+        .into())
 }
 
 fn told(tally: &Tally, store_bytes: u64, printer: &mut Printer) -> Exit {
