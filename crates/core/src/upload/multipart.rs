@@ -165,10 +165,10 @@ impl Upload<'_> {
             };
             match self.engine.retry().run(self.scope, None, attempt).await {
                 Ok(id) => {
-                    let (recorder, recorded) = (self.recorder.clone(), id.clone());
+                    let (recorder, new_id) = (self.recorder.clone(), id.clone());
                     let (algorithm, kind) = (self.algorithm, checksum.map(|(_, kind)| kind));
                     blocking(OPERATION, move || {
-                        recorder.upload(&recorded, algorithm, kind);
+                        recorder.upload(&new_id, algorithm, kind);
                         Ok(())
                     })
                     .await?;
