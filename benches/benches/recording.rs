@@ -59,8 +59,12 @@ fn main() {
     for (what, of) in [("wall", (|run| run.wall_s) as fn(&Run) -> f64), ("cpu", |run| run.cpu_s)] {
         let on = median(rounds.iter().map(|(on, _)| of(on)));
         let off = median(rounds.iter().map(|(_, off)| of(off)));
-        let ratio = median(rounds.iter().map(|(on, off)| of(on) / of(off)));
-        println!("{what}: recorded {on:.3} s, not recorded {off:.3} s, ratio {ratio:.3}");
+        let ratios = || rounds.iter().map(|(on, off)| of(on) / of(off));
+        let (least, most) = (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max));
+        println!(
+            "{what}: recorded {on:.3} s, not recorded {off:.3} s, ratio {:.3} ({least:.3} to {most:.3})",
+            median(ratios())
+        );
     }
     let off_s = median(rounds.iter().map(|(_, off)| off.wall_s));
     let (record_s, sync_s) = alone(manifests.path(), parts);
