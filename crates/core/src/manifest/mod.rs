@@ -246,6 +246,8 @@ impl Manifest {
                 }
                 self.upload_begun_unix_s = begun;
                 self.upload_id = Some(id);
+                // Another upload has none of these.
+                self.parts.clear();
                 (self.checksum, self.checksum_type) = (checksum, checksum_type);
             }
             Record::Part { number, sum, etag } => {
