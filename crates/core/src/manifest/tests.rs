@@ -1,3 +1,5 @@
+//! What is read is what was written, or less, or an error: never something else.
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
