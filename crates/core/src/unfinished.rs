@@ -12,7 +12,7 @@ use crate::record::{DOWNLOAD_SUFFIX, UPLOAD_SUFFIX};
 /// An unfinished transfer that was begun on this machine.
 ///
 /// ```no_run
-/// let folder = std::path::Path::new("/home/me/.local/state/brigade");
+/// let folder = std::path::Path::new("/var/lib/backup/brigade");
 /// for found in brigade::unfinished(folder)? {
 ///     match found {
 ///         Ok(transfer) => println!("{}", transfer.manifest.transfer.path().display()),

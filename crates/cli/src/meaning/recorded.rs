@@ -74,7 +74,7 @@ impl<'a> Recorded<'a> {
         words
     }
 
-    /// `upload of /home/me/f to s3://bucket/f`.
+    /// `upload of /data/f to s3://bucket/f`.
     pub(crate) fn name(&self) -> String {
         let (source, target) = self.ends();
         format!("{} of {source} to {target}", self.manifest.operation().as_str())
