@@ -7,8 +7,8 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
@@ -41,7 +41,7 @@ struct Inner {
     has_failed: AtomicBool,
     /// Whether there is something in it that a later run could go on with.
     holds_something: AtomicBool,
-    events: Emitter,
+    warnings: Warnings,
 }
 
 /// What is to be opened.
@@ -52,14 +52,37 @@ pub(crate) struct Opening {
     pub(crate) target: String,
     pub(crate) path: PathBuf,
     pub(crate) resume: Resume,
-    pub(crate) events: Emitter,
+    pub(crate) warnings: Warnings,
+}
+
+/// What is wrong with a manifest, told at once and kept for the report. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Warnings {
+    events: Emitter,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Warnings {
+    pub(crate) fn new(events: Emitter) -> Self {
+        Self { events, told: Arc::default() }
+    }
+
+    fn tell(&self, message: String) {
+        self.events.emit(|| Event::Warning { message: message.clone() });
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+
+    /// All that were told.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Recorder {
     /// Opens the manifest at `path`, with what an earlier run recorded in it, if anything.
     /// Blocks on the disk.
     pub(crate) fn open(opening: &Opening) -> Result<(Self, Option<Manifest>)> {
-        let Opening { path, resume, events, .. } = opening;
+        let Opening { path, resume, warnings, .. } = opening;
         if *resume == Resume::Off {
             return Ok((Self::default(), None));
         }
@@ -77,7 +100,7 @@ impl Recorder {
             Err(JournalError::Unreadable(source)) => return Err(opening.unreadable(source)),
             Err(JournalError::Unwritable(source)) => {
                 let why = Error::io("write", path, source);
-                events.emit(|| cannot_be_resumed(why.detail(), path));
+                warnings.tell(cannot_be_resumed(why.detail(), path));
                 return Ok((Self::default(), None));
             }
         };
@@ -89,7 +112,7 @@ impl Recorder {
                      of may still be on the store",
                     path.display()
                 );
-                events.emit(|| Event::Warning { message });
+                warnings.tell(message);
                 None
             }
             Err(damage) => return Err(opening.damaged(&damage)),
@@ -99,7 +122,7 @@ impl Recorder {
             link: None,
             has_failed: AtomicBool::new(false),
             holds_something: AtomicBool::new(false),
-            events: Emitter::clone(events),
+            warnings: warnings.clone(),
         })));
         let (valid_bytes, found) =
             decoded.map_or((0, None), |decoded| (decoded.valid_bytes, decoded.manifest));
@@ -214,7 +237,7 @@ impl Recorder {
             inner.has_failed.store(true, Ordering::Relaxed);
             let path = inner.journal.path();
             let why = Error::io("write", path, source);
-            inner.events.emit(|| cannot_be_resumed(why.detail(), path));
+            inner.warnings.tell(cannot_be_resumed(why.detail(), path));
         }
     }
 }
@@ -269,11 +292,8 @@ impl Opening {
     }
 }
 
-fn cannot_be_resumed(why: &str, path: &Path) -> Event {
-    let path = path.display();
-    Event::Warning {
-        message: format!("this transfer cannot be resumed: {path} cannot be written: {why}"),
-    }
+fn cannot_be_resumed(why: &str, path: &Path) -> String {
+    format!("this transfer cannot be resumed: {} cannot be written: {why}", path.display())
 }
 
 /// Whether a later run may fare better with what is there. Not where the bytes, or the place that

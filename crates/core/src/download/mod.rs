@@ -32,6 +32,7 @@ use crate::limits::MIB;
 use crate::options::{Cancel, DEFAULT_CONCURRENCY, DownloadOptions, Verify};
 use crate::plan::{self, Part, Plan};
 use crate::progress::{Event, Operation};
+use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::{RetryScope, STOP_GRACE, run_ordered, run_parts};
 use crate::transport::{ObjectInfo, Pin};
@@ -115,6 +116,8 @@ struct Download<'a> {
     concurrency: usize,
     /// Bytes of parts that earlier runs had fetched.
     kept_bytes: Arc<AtomicU64>,
+    /// What is wrong with the manifest.
+    record_warnings: Warnings,
     warnings: Vec<String>,
 }
 
@@ -179,6 +182,7 @@ impl<'a> Download<'a> {
             found,
             concurrency,
             kept_bytes,
+            record_warnings: Warnings::new(options.events.clone()),
             warnings,
         })
     }
@@ -499,7 +503,7 @@ impl<'a> Download<'a> {
             etag: self.info.etag.map(|etag| etag.trim_matches('"').to_owned()),
             version_id: self.info.version_id,
             store_profile: self.engine.store().profile().name.clone(),
-            warnings: self.warnings,
+            warnings: self.record_warnings.all().into_iter().chain(self.warnings).collect(),
         }
     }
 }

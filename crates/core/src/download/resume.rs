@@ -83,7 +83,7 @@ impl Download<'_> {
             target: self.url.to_string(),
             path: manifest,
             resume: self.options.resume,
-            events: self.options.events.clone(),
+            warnings: self.record_warnings.clone(),
         };
         let to_open = opening.clone();
         let (mut recorder, found) = blocking(OPERATION, move || Recorder::open(&to_open)).await?;

@@ -28,7 +28,7 @@ use crate::manifest::Manifest;
 use crate::options::{ChecksumChoice, DEFAULT_CONCURRENCY, Encryption, UploadOptions, Verify};
 use crate::plan::{Part, Plan};
 use crate::progress::{Event, Operation};
-use crate::record::Recorder;
+use crate::record::{Recorder, Warnings};
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::RetryScope;
 use crate::transport::{Payload, Receipt, TOKEN_NAME};
@@ -82,11 +82,13 @@ pub(crate) async fn run(
         parts_are_in: AtomicBool::new(false),
         acknowledged_bytes: Arc::default(),
         kept_bytes: Arc::default(),
+        record_warnings: Warnings::new(options.events.clone()),
         warnings: Vec::new(),
     };
     let plan = upload.plan().await?;
     scope.expect_parts(plan.part_count());
     let kept_bytes = Arc::clone(&upload.kept_bytes);
+    let record_warnings = upload.record_warnings.clone();
     options.events.emit(|| Event::Started {
         operation: Operation::Upload,
         source: path.display().to_string(),
@@ -119,7 +121,7 @@ pub(crate) async fn run(
         etag: outcome.receipt.etag.map(|etag| etag.trim_matches('"').to_owned()),
         version_id: outcome.receipt.version_id,
         store_profile: engine.store().profile().name.clone(),
-        warnings: outcome.warnings,
+        warnings: record_warnings.all().into_iter().chain(outcome.warnings).collect(),
     })
 }
 
@@ -146,6 +148,8 @@ struct Upload<'a> {
     acknowledged_bytes: Arc<AtomicU64>,
     /// Those of earlier ones.
     kept_bytes: Arc<AtomicU64>,
+    /// What is wrong with the manifest.
+    record_warnings: Warnings,
     warnings: Vec<String>,
 }
 

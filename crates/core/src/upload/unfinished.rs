@@ -61,7 +61,7 @@ impl Upload<'_> {
             target: self.url.to_string(),
             path,
             resume: self.options.resume,
-            events: self.options.events.clone(),
+            warnings: self.record_warnings.clone(),
         };
         let to_open = opening.clone();
         let (recorder, found) = blocking(OPERATION, move || Recorder::open(&to_open)).await?;
