@@ -24,6 +24,7 @@ mod download;
 mod engine;
 mod error;
 mod file;
+mod flow;
 pub mod integrity;
 pub mod limits;
 pub mod manifest;

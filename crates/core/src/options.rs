@@ -59,6 +59,9 @@ pub struct SessionOptions {
     /// lie beside their partial files; made when it is first needed. Unset, the default: uploads
     /// cannot be resumed, and one that fails is aborted.
     pub manifest_folder: Option<PathBuf>,
+    /// Memory that parts under way may take together, bytes: what waits to be written or sent, mapped
+    /// pages included. It bounds the parts in flight. Default: 96 MiB.
+    pub memory_limit_bytes: Option<u64>,
     /// Threads that carry parts, each with connections of its own. Default: one for every core.
     pub lanes: Option<usize>,
 }
@@ -79,6 +82,7 @@ impl Default for SessionOptions {
             stall_timeout: Duration::from_secs(20),
             retry: RetryOptions::default(),
             manifest_folder: None,
+            memory_limit_bytes: None,
             lanes: None,
         }
     }
@@ -353,7 +357,7 @@ impl Cancel {
 pub struct UploadOptions {
     /// Size of every part but the last, bytes; unset: 8 MiB or more, growing with the object.
     pub part_size_bytes: Option<u64>,
-    /// Parts in flight, at least 1; unset: 16.
+    /// Parts in flight at most, at least 1; unset: as many as bring something, found while it runs.
     pub concurrency: Option<usize>,
     /// Which checksum goes with the bytes.
     pub checksum: ChecksumChoice,
@@ -397,7 +401,7 @@ pub struct UploadOptions {
 pub struct DownloadOptions {
     /// Bytes asked for at a time; unset: the object's own parts where known, else 8 MiB or more.
     pub part_size_bytes: Option<u64>,
-    /// Ranges in flight, at least 1; unset: 16.
+    /// Ranges in flight at most, at least 1; unset: as many as bring something, found while it runs.
     pub concurrency: Option<usize>,
     /// How much proof the download must bring.
     pub verify: Verify,
@@ -415,9 +419,8 @@ pub struct DownloadOptions {
     pub cancel: Cancel,
 }
 
-/// Parts in flight when nobody says otherwise. Enough to fill 10 Gbit/s at the 85–90 MB/s that AWS
-/// gives one connection, and measured to saturate two cores on loopback.
-pub(crate) const DEFAULT_CONCURRENCY: usize = 16;
+/// Memory of parts when nobody says otherwise: 96 connections that each hold what was read ahead.
+pub(crate) const DEFAULT_MEMORY_LIMIT_BYTES: u64 = 96 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -28,6 +28,14 @@ pub const MAX_DEFAULT_RANGE_SIZE_BYTES: u64 = 16 * MIB;
 /// listing and recording them stays cheap.
 const COMFORTABLE_PARTS: u64 = 1000;
 
+/// An object of this many parts keeps any number of connections busy to its end, so that fewer and
+/// larger parts only save requests ...
+const BUSY_PARTS: u64 = 128;
+
+/// ... which are a tenth of what a part of 8 MiB costs on a fast network, and of larger ones than this
+/// hardly anything.
+const LARGE_ENOUGH_BYTES: u64 = 16 * MIB;
+
 /// The most ranges a download is cut into when nobody asks for more: it bounds the manifest.
 pub const MAX_DEFAULT_RANGES: u64 = 100_000;
 
@@ -178,8 +186,8 @@ impl ExactSizeIterator for Parts {}
 /// Plans an upload of `size_bytes` to the store that `profile` describes, in parts of the size asked
 /// for or else of a sensible one.
 ///
-/// Left to itself it takes 8 MiB, from about 8 GiB on a thousandth of the object, at 64 MiB stops
-/// growing, and goes further only as the store's number of parts demands; always whole MiB where the
+/// Left to itself it takes 8 MiB, from 1 GiB on up to 16 MiB, from about 16 GiB on a thousandth of the
+/// object, at 64 MiB stops growing, and goes further only as the store's number of parts demands; always whole MiB where the
 /// limits permit.
 ///
 /// A size asked for is kept exactly, or refused.
@@ -224,7 +232,7 @@ pub fn upload(
 
 /// Plans a download of `size_bytes` in ranges of the size asked for or else of a sensible one.
 ///
-/// Left to itself it takes 8 MiB, growing with the object to 16 MiB, and beyond 100,000 ranges as far
+/// Left to itself it takes 8 MiB, from 1 GiB on up to 16 MiB, and beyond 100,000 ranges as far
 /// as needed. Where the object's own part size is known, ranges follow it: a range that is a part can
 /// be held against that part's checksum, and one inside a part is read from one place. Small parts
 /// (below 4 MiB) are joined, large ones (above 64 MiB) cut evenly, where that is possible.
@@ -236,7 +244,7 @@ pub fn upload(
 /// use brigade::{limits::MIB, plan};
 ///
 /// let size = |own| plan::download(4000 * MIB, None, own).map(|plan| plan.part_size_bytes() / MIB);
-/// assert_eq!(size(None)?, 8);
+/// assert_eq!(size(None)?, 16);
 /// assert_eq!(size(Some(25 * MIB))?, 25); // the object's own parts
 /// assert_eq!(size(Some(100 * MIB))?, 50); // halves of them
 /// assert_eq!(size(Some(3 * MIB))?, 6); // pairs of them
@@ -464,9 +472,12 @@ fn aligned(own_bytes: u64, wanted_bytes: u64, needed_bytes: u64) -> Option<u64> 
     comfortable.or_else(|| cuts.rfind(|range| *range <= needed_bytes.saturating_mul(2)))
 }
 
-/// A thousandth of the object in whole MiB, within the defaults' bounds.
+/// Whole MiB within the defaults' bounds: a thousandth of the object, and up to 16 MiB a hundredth.
 fn paced(size_bytes: u64, largest_bytes: u64) -> u64 {
-    whole_mib(size_bytes.div_ceil(COMFORTABLE_PARTS)).clamp(DEFAULT_PART_SIZE_BYTES, largest_bytes)
+    let quick = (size_bytes / BUSY_PARTS).min(LARGE_ENOUGH_BYTES) / MIB * MIB;
+    whole_mib(size_bytes.div_ceil(COMFORTABLE_PARTS))
+        .max(quick)
+        .clamp(DEFAULT_PART_SIZE_BYTES, largest_bytes)
 }
 
 /// Rounded up to whole MiB.
@@ -643,8 +654,10 @@ mod tests {
             (0, 8),
             (1, 8),
             (8 * MIB + 1, 8),
-            (8000 * MIB, 8),
-            (8 * GIB, 9),
+            (GIB + 128 * MIB, 9),
+            (2 * GIB, 16),
+            (8 * GIB, 16),
+            (16 * GIB, 17),
             (32 * GIB, 33),
             (100 * GIB, 64),
             (625 * GIB, 64),

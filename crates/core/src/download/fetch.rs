@@ -1,15 +1,16 @@
 //! One range, to its last byte: a broken body goes on from the byte it reached.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Flow;
 use crate::limits::MIB;
 use crate::plan::Part;
-use crate::progress::{Emitter, Event};
+use crate::progress::Event;
 use crate::schedule::{LaneId, RetryScope};
 use crate::transport::Pin;
 use crate::url::S3Url;
@@ -25,7 +26,7 @@ pub(super) struct Request {
     pub(super) pin: Arc<Pin>,
     pub(super) total_bytes: u64,
     pub(super) scope: RetryScope,
-    pub(super) events: Emitter,
+    pub(super) flow: Flow,
 }
 
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
@@ -37,10 +38,14 @@ pub(super) async fn fetch(
     mut sink: impl FnMut(u64, Bytes) -> Result<()>,
 ) -> Result<()> {
     let started = Instant::now();
-    request.events.emit(|| Event::PartStarted { part: part.number, size_bytes: part.len_bytes });
+    request
+        .flow
+        .events()
+        .emit(|| Event::PartStarted { part: part.number, size_bytes: part.len_bytes });
     let mut attempts = request.engine.retry().attempts(&request.scope, Some(part.number));
     let mut reached = 0;
     while reached < part.len_bytes {
+        attempts.turn().await;
         let before = reached;
         let Err(error) = fetch_once(request, lane, part, &mut reached, &mut sink).await else {
             break;
@@ -51,8 +56,9 @@ pub(super) async fn fetch(
         let waited = attempts.failed(error).await;
         waited.map_err(|error| error.in_part(part.number))?;
     }
+    attempts.succeeded();
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    request.events.emit(|| Event::PartDone {
+    request.flow.events().emit(|| Event::PartDone {
         part: part.number,
         size_bytes: part.len_bytes,
         elapsed_ms,
@@ -74,7 +80,10 @@ async fn fetch_once(
     };
     let (offset, rest) = (part.offset_bytes + *reached, part.len_bytes - *reached);
     let calls = request.engine.calls_on(lane);
+    let asked = Instant::now();
     let mut range = calls.get_range(url, pin, offset, rest, request.total_bytes).await?;
+    let answered = Instant::now();
+    request.flow.answered(Duration::ZERO, answered - asked);
     while let Some(chunk) = range.next().await? {
         let len = chunk.len() as u64;
         if len > part.len_bytes - *reached {
@@ -82,10 +91,11 @@ async fn fetch_once(
         }
         sink(part.offset_bytes + *reached, chunk)?;
         *reached += len;
-        request.events.moved(len);
+        request.flow.moved(len);
     }
     if *reached < part.len_bytes {
         return Err(broken(format!("the body ended {} bytes early", part.len_bytes - *reached)));
     }
+    request.flow.received(answered.elapsed());
     Ok(())
 }

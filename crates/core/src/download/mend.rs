@@ -11,13 +11,12 @@ use std::time::Duration;
 use super::fetch::{Request, fetch};
 use super::resume::Target;
 use super::sums::{Need, PartHashers, PartSums};
-use super::{Download, OPERATION};
+use super::{Download, OPERATION, RANGE_COST};
 use crate::engine::naming_the_stopped;
 use crate::error::Result;
 use crate::file::write_at;
 use crate::limits::format_size;
 use crate::plan::{Part, Plan};
-use crate::progress::Emitter;
 use crate::schedule::run_parts;
 
 impl Download<'_> {
@@ -39,7 +38,8 @@ impl Download<'_> {
                 .to_owned(),
         );
         // What moves now was told as moved before.
-        let request = Request { events: Emitter::default(), ..self.new_request(plan) };
+        let request = self.new_request(plan);
+        let request = Request { flow: request.flow.unheard(), ..request };
         let request = Arc::new(request);
         let (file, path) = (target.partial.handle(), Arc::new(target.path.clone()));
         let (needed, before) = (need.while_fetched, Arc::new(parts.to_vec()));
@@ -73,7 +73,7 @@ impl Download<'_> {
             }
         };
         let (lanes, scope) = (self.engine.lanes(), &self.scope);
-        let again = run_parts(lanes, self.concurrency, plan.parts(), scope, Duration::ZERO, job)
+        let again = run_parts(lanes, RANGE_COST, plan.parts(), scope, Duration::ZERO, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))?;
         parts.copy_from_slice(&again);

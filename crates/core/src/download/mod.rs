@@ -29,12 +29,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target, write_at};
 use crate::integrity::{Checksum, Hasher, Mismatch, Verified};
 use crate::limits::MIB;
-use crate::options::{Cancel, DEFAULT_CONCURRENCY, DownloadOptions, Verify};
+use crate::options::{Cancel, DownloadOptions, Verify};
 use crate::plan::{self, Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
-use crate::schedule::{RetryScope, STOP_GRACE, run_ordered, run_parts};
+use crate::schedule::{Cost, RetryScope, STOP_GRACE, run_ordered, run_parts};
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
 
@@ -42,7 +42,10 @@ const OPERATION: &str = "download";
 
 /// Ranges of a stream wait in memory for their turn: as small as still fills a connection (AWS
 /// advises 8 to 16 MB), because the window multiplies them.
-const STREAM_RANGE_BYTES: u64 = 8 * MIB;
+const STREAM_RANGE_BYTES: u64 = 4 * MIB;
+
+/// A range that goes to a file holds what is read ahead of the write, and the read under way.
+pub(self) const RANGE_COST: Cost = Cost { memory_bytes: MIB };
 
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;
@@ -128,7 +131,8 @@ impl<'a> Download<'a> {
         url: &'a S3Url,
         options: &'a DownloadOptions,
     ) -> Result<Self> {
-        let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
+        let (window, flow) = (engine.window(options.concurrency), engine.flow(&options.events));
+        let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
         let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());
         let info = tokio::select! {
             info = engine.head(url, version, key, &scope) => {
@@ -170,7 +174,7 @@ impl<'a> Download<'a> {
         for message in &warnings {
             options.events.emit(|| Event::Warning { message: message.clone() });
         }
-        let concurrency = options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1);
+        let concurrency = scope.window().limit();
         let kept_bytes = Arc::default();
         Ok(Self {
             engine,
@@ -301,7 +305,7 @@ impl<'a> Download<'a> {
         };
         let lanes = self.engine.lanes();
         let grace = if target.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, self.concurrency, parts, &self.scope.stopped_by(cancel), grace, job)
+        run_parts(lanes, RANGE_COST, parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
@@ -385,14 +389,15 @@ impl<'a> Download<'a> {
         // An empty object has no range that could be asked for.
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
         let lanes = Arc::clone(self.engine.lanes());
-        let mut ranges =
-            std::pin::pin!(run_ordered(lanes, self.concurrency, parts, self.scope.clone(), job));
+        // It waits in memory for its turn, all of it.
+        let cost = Cost { memory_bytes: plan.part_size_bytes() };
+        let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut digests = Vec::new();
         let written = async {
-            while let Some((chunks, digest)) = ranges.next().await.transpose()? {
+            while let Some(((chunks, digest), memory)) = ranges.next().await.transpose()? {
                 digests.push(digest);
                 // A writer that ended early knows why.
-                if queue.send(chunks).await.is_err() {
+                if queue.send((chunks, memory)).await.is_err() {
                     break;
                 }
             }
@@ -454,7 +459,7 @@ impl<'a> Download<'a> {
             pin: Arc::clone(&self.pin),
             total_bytes: plan.size_bytes(),
             scope: self.scope.clone(),
-            events: self.options.events.clone(),
+            flow: self.scope.flow().clone(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
 use crate::options::Cancel;
 use crate::plan::Plan;
+use crate::schedule::Memory;
 
 /// Bytes read at a time when a file is summed again: stays in a core's second-level cache.
 const READ_BYTES: usize = 512 * 1024;
@@ -327,11 +328,11 @@ impl PartHashers {
 pub(super) fn write_in_order(
     mut writer: Box<dyn Write + Send>,
     label: &str,
-    mut waiting: Receiver<Vec<Bytes>>,
+    mut waiting: Receiver<(Vec<Bytes>, Memory)>,
     mut hasher: InOrder,
 ) -> Result<Sums> {
     let failed = |source| Error::io("write to", Path::new(label), source);
-    while let Some(chunks) = waiting.blocking_recv() {
+    while let Some((chunks, _memory)) = waiting.blocking_recv() {
         for chunk in chunks {
             hasher.update(&chunk);
             writer.write_all(&chunk).map_err(failed)?;

@@ -19,14 +19,11 @@ use crate::plan::Part;
 /// that stays in a core's own cache between reading and summing.
 pub(crate) const FRAME_BYTES: usize = 256 * 1024;
 
-/// A mapped part above this size gives its pages back while it goes by. Sixteen parts of 525 MiB,
-/// as an object of 5 TiB has them, would be 8 GiB of resident memory; sixteen small ones are left
-/// alone, because the sum then warms the pages for the send.
-const LARGE_PART_BYTES: u64 = 16 << 20;
-
-/// Pages are given back in such steps, always one step late: a frame that was just handed out may
-/// wait in a connection's buffer. Each step interrupts the other cores, so it is not a small one.
-const RELEASE_STEP_BYTES: u64 = 4 << 20;
+/// Mapped pages are given back behind whoever goes over them, in such steps, always one step late: a
+/// frame that was just handed out may wait in a connection's buffer. Sixteen parts of 525 MiB, as an
+/// object of 5 TiB has them, would be 8 GiB of resident memory. Each step interrupts the other cores,
+/// so it is not a small one.
+const RELEASE_STEP_BYTES: u64 = 1 << 20;
 
 /// The bytes of a part, wherever they are; cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,12 +88,12 @@ impl Content {
 
     /// The error of the source where it is what made a request fail with `error`.
     ///
-    /// When the kernel itself cannot read a mapped page that it should send, nothing is raised: the
-    /// connection ends with "bad address", which looks like a failure of the network and would be
-    /// tried again.
+    /// When the kernel itself cannot read what it should send, nothing is raised: the connection ends
+    /// with "bad address", an error of the disk or an end, which looks like a failure of the network
+    /// and would be tried again.
     pub(crate) fn blame(&self, error: Error) -> Error {
         match &self.0 {
-            Kind::Mapped(source, part) if is_bad_address(&error) => {
+            Kind::Mapped(source, part) if is_of_the_source(&error) => {
                 look_at_every_page(&source.mapped_bytes(part.offset_bytes, part.len_bytes));
                 source.check_unchanged().err().unwrap_or(error)
             }
@@ -147,7 +144,6 @@ impl Frames {
 
     fn release_behind(&mut self) {
         if let Kind::Mapped(source, part) = &self.content.0
-            && part.len_bytes > LARGE_PART_BYTES
             && self.at_bytes - self.released_bytes >= 2 * RELEASE_STEP_BYTES
         {
             source.release(part.offset_bytes + self.released_bytes, RELEASE_STEP_BYTES);
@@ -179,8 +175,11 @@ fn look_at_every_page(mapped: &[u8]) {
     }
 }
 
-fn is_bad_address(error: &(dyn std::error::Error + 'static)) -> bool {
+fn is_of_the_source(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| error.raw_os_error() == Some(libc::EFAULT))
+        .any(|error| {
+            matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EIO))
+                || error.kind() == std::io::ErrorKind::UnexpectedEof
+        })
 }

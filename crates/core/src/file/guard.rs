@@ -252,14 +252,14 @@ mod tests {
             assert!(child.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        let file = tempfile::tempfile().expect("a file");
+        let file = std::sync::Arc::new(tempfile::tempfile().expect("a file"));
         file.set_len(10_000).expect("long");
         handle_with(somebody_elses as *const () as usize);
         assert!(Mapping::new(&file, 10_000).is_none(), "nothing guards it");
         guard_mapped_files().expect("installed");
         let ours = Mapping::new(&file, 10_000).expect("guarded");
         // SAFETY: its lost pages are `somebody_elses`.
-        let theirs = unsafe { memmap2::Mmap::map(&file).expect("mapped") };
+        let theirs = unsafe { memmap2::Mmap::map(&*file).expect("mapped") };
         file.set_len(0).expect("shorter");
         assert_eq!((theirs[0], theirs[9_999], CALLS.load(Ordering::Relaxed)), (0, 0, 2));
         assert!(!ours.has_lost_pages());

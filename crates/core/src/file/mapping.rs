@@ -1,8 +1,10 @@
 //! A mapped file, which exists only while the guard stands and knows of it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
@@ -16,10 +18,24 @@ pub(super) struct Mapping {
     map: Mmap,
 }
 
+/// The files behind the mappings there are, by the address that each begins at.
+static MAPPED: RwLock<BTreeMap<usize, (usize, Arc<File>)>> = RwLock::new(BTreeMap::new());
+
+/// The file that `bytes` are mapped from, and where in it they begin; `None` of bytes that are not.
+///
+/// The kernel can send them from there by itself, without a copy.
+pub(crate) fn file_behind(bytes: &[u8]) -> Option<(Arc<File>, u64)> {
+    let at = bytes.as_ptr() as usize;
+    let mapped = MAPPED.read().unwrap_or_else(PoisonError::into_inner);
+    let (start, (len, file)) = mapped.range(..=at).next_back()?;
+    let offset = at - start;
+    (offset + bytes.len() <= *len).then(|| (Arc::clone(file), offset as u64))
+}
+
 impl Mapping {
     /// `None` where nothing guards a mapping, the guard has no place left, or the file's system
     /// maps no files.
-    pub(super) fn new(file: &File, len_bytes: u64) -> Option<Self> {
+    pub(super) fn new(file: &Arc<File>, len_bytes: u64) -> Option<Self> {
         // An empty file cannot be mapped.
         let len = usize::try_from(len_bytes).ok().filter(|len| *len > 0)?;
         if !guard::is_installed() {
@@ -28,7 +44,10 @@ impl Mapping {
         let map = map(file, len).ok()?;
         let start = map.as_ptr() as usize;
         // Not a byte of it is read before the guard knows of it.
-        Registration::new(start..start + len).map(|registration| Self { registration, map })
+        let registration = Registration::new(start..start + len)?;
+        let mut mapped = MAPPED.write().unwrap_or_else(PoisonError::into_inner);
+        mapped.insert(start, (len, Arc::clone(file)));
+        Some(Self { registration, map })
     }
 
     /// All of it. What is lost reads as zeroes, which [`Mapping::has_lost_pages`] tells afterwards.
@@ -50,6 +69,14 @@ impl Mapping {
         if end > start {
             release_pages(&self.map, start, end - start);
         }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let start = self.map.as_ptr() as usize;
+        // Before the address is another mapping's.
+        MAPPED.write().unwrap_or_else(PoisonError::into_inner).remove(&start);
     }
 }
 

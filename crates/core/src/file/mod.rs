@@ -14,6 +14,7 @@ mod target;
 pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
 pub(crate) use journal::{Journal, JournalError};
+pub(crate) use mapping::file_behind;
 pub(crate) use source::Source;
 use target::parent_of;
 pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, write_at};

@@ -33,7 +33,7 @@ pub(crate) struct Source(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     identity: Identity,
     // `None`: the file is read.
     mapping: Option<Mapping>,
@@ -67,7 +67,7 @@ impl Source {
         source.mapping = Mapping::new(&source.file, source.identity.size_bytes);
         if source.mapping.is_none() {
             // As a mapping is told: parts are read front to back. Advice may be refused.
-            let _ = rustix::fs::fadvise(&source.file, 0, None, Advice::Sequential);
+            let _ = rustix::fs::fadvise(&*source.file, 0, None, Advice::Sequential);
         }
         Ok(Self(Arc::new(source)))
     }
@@ -80,6 +80,7 @@ impl Source {
         let metadata = file.metadata().map_err(failed)?;
         refuse_irregular(path, &metadata)?;
         let identity = Identity::of(&metadata);
+        let file = Arc::new(file);
         Ok(Inner { path: path.to_owned(), file, identity, mapping: None, pool: Pool::default() })
     }
 

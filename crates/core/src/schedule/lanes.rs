@@ -1,7 +1,10 @@
 //! One thread and one single-threaded runtime a core.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -23,6 +26,8 @@ pub(crate) struct Lanes {
 #[derive(Debug)]
 struct Lane {
     runtime: Handle,
+    /// Where the kernel tells how long its thread ran and waited to run.
+    statistics: PathBuf,
     // Dropping the sender ends the thread.
     _stop: oneshot::Sender<()>,
 }
@@ -37,6 +42,17 @@ impl Lanes {
     /// Round robin: parts of one plan are alike, so turns keep lanes as even as counting would.
     pub(crate) fn pick(&self) -> LaneId {
         self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len()
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// How long all lanes together have run, or waited for a processor that was not free, since they
+    /// began. Zero where the kernel does not tell.
+    pub(crate) fn demand(&self) -> Duration {
+        self.lanes.iter().map(Lane::demand).sum()
     }
 
     /// Runs `task` on `lane`.
@@ -59,16 +75,28 @@ impl Lane {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name(format!("brigade-lane-{id}"))
             .spawn(move || {
+                // Whoever asked may have given up.
+                let _ = tell.send(rustix::thread::gettid());
                 // Ends with an error, as meant, when the sender is dropped.
                 let _ = runtime.block_on(stopped);
                 // A name lookup or a disk may still hold one of the runtime's own threads.
-                runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+                runtime.shutdown_timeout(Duration::from_millis(100));
             })
             .map_err(failed)?;
-        Ok(Self { runtime: handle, _stop: stop })
+        let id = told.recv().map_err(|source| failed(std::io::Error::other(source)))?;
+        let statistics = format!("/proc/self/task/{}/schedstat", id.as_raw_nonzero()).into();
+        Ok(Self { runtime: handle, statistics, _stop: stop })
+    }
+
+    fn demand(&self) -> Duration {
+        // Nanoseconds run, nanoseconds waited, turns (Linux, Documentation/scheduler/sched-stats).
+        let told = std::fs::read_to_string(&self.statistics).unwrap_or_default();
+        let times = told.split_whitespace().take(2).filter_map(|time| time.parse().ok());
+        times.map(Duration::from_nanos).sum()
     }
 }
 

@@ -3,16 +3,18 @@
 //! A [`Lanes`] is one thread a core, each driving a `current_thread` runtime: a part lives its
 //! whole life on one lane, so that its buffers, its connection and its timers stay in one core's
 //! caches and no work-stealing queue sits between a readable socket and the code that reads it.
-//! [`run_parts`] keeps a window of parts in flight over them, which [`brake`] narrows while the store
-//! asks for fewer requests; [`Retry`] repeats what may pass.
+//! [`run_parts`] starts the parts that the [`Window`] admits; [`Retry`] repeats what may pass.
 
-mod brake;
+mod control;
 mod lanes;
+mod pace;
 mod retry;
+mod run;
 mod scope;
 mod window;
 
 pub(crate) use lanes::{LaneId, Lanes};
 pub(crate) use retry::Retry;
+pub(crate) use run::{Cost, STOP_GRACE, run_ordered, run_parts};
 pub(crate) use scope::RetryScope;
-pub(crate) use window::{STOP_GRACE, run_ordered, run_parts};
+pub(crate) use window::{Bounds, Memory, Window};

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::run::interrupted;
 use super::scope::RetryScope;
-use super::window::interrupted;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::options::RetryOptions;
 use crate::transport::Remedies;
@@ -72,9 +72,10 @@ impl Retry {
     {
         let mut attempts = self.attempts(scope, part);
         loop {
+            attempts.turn().await;
             match attempt(attempts.number()).await {
                 Ok(value) => {
-                    self.reached.store(true, Ordering::Relaxed);
+                    attempts.succeeded();
                     return Ok(value);
                 }
                 Err(error) => attempts.failed(error).await?,
@@ -150,6 +151,18 @@ impl Attempts<'_> {
         self.number
     }
 
+    /// Waits until the store is likely to take one more request.
+    pub(crate) async fn turn(&self) {
+        let waited = self.scope.window().paced().await;
+        self.scope.flow().held_back(waited);
+    }
+
+    /// The store did what it was asked.
+    pub(crate) fn succeeded(&self) {
+        self.policy.reached.store(true, Ordering::Relaxed);
+        self.scope.window().taken();
+    }
+
     /// Waits before the next attempt, or gives the error back if there is to be none.
     pub(crate) async fn failed(&mut self, error: Error) -> Result<()> {
         let error = match error.remedy() {
@@ -163,7 +176,7 @@ impl Attempts<'_> {
             return Err(error);
         }
         if error.kind() == ErrorKind::Throttled {
-            self.scope.brake().throttled(Instant::now());
+            self.scope.window().throttled(Instant::now());
         }
         let allowed = match self.scope.outage(&self.policy.options) {
             Some(outage) => self.rest_of(outage),
@@ -176,6 +189,9 @@ impl Attempts<'_> {
         };
         self.scope.repeats(self.part, self.number, pause, &error);
         self.unless_stopped(tokio::time::sleep(pause)).await?;
+        if error.kind() == ErrorKind::Throttled {
+            self.scope.flow().held_back(pause);
+        }
         self.number = self.number.saturating_add(1);
         self.counted = self.counted.saturating_add(1);
         self.has_progressed = false;
@@ -269,8 +285,9 @@ mod tests {
 
     use super::*;
     use crate::error::Place;
+    use crate::flow::{Flow, Meter};
     use crate::options::Cancel;
-    use crate::progress::{self, Emitter, Event};
+    use crate::progress::{self, Event};
 
     fn failure(kind: ErrorKind) -> Error {
         Error::new(kind, "send", "part 1", "slow down")
@@ -288,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn what_passes_is_repeated_and_told() {
         let (events, told) = progress::channel();
-        let scope = RetryScope::new(events, Cancel::default());
+        let scope = RetryScope::new(&Flow::new(events, Meter::default()), Cancel::default());
         let retry = retry(RetryOptions { seed: Some(1), ..quick() });
         let answer = retry
             .run(&scope, Some(7), async |attempt| {
@@ -331,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_ends_a_pause() {
         let cancel = Cancel::default();
-        let scope = RetryScope::new(Emitter::default(), cancel.clone());
+        let scope = RetryScope::new(&Flow::default(), cancel.clone());
         let retry = retry(RetryOptions {
             base_delay: Duration::from_hours(1),
             max_delay: Duration::from_hours(1),
@@ -426,11 +443,10 @@ mod tests {
     async fn throttling_brakes_and_other_failures_do_not() {
         let retry = retry(quick());
         let scope = RetryScope::default();
-        scope.brake().opened(16);
         for (kind, admitted) in [(ErrorKind::Unreachable, 16), (ErrorKind::Throttled, 8)] {
             let mut attempts = retry.attempts(&scope, Some(1));
             attempts.failed(failure(kind)).await.expect("again");
-            assert_eq!(scope.brake().admitted(16), admitted);
+            assert_eq!(scope.window().limit(), admitted);
         }
     }
 

@@ -1,14 +1,15 @@
 //! What one transfer shares over all its requests: who is told, who may stop it, how many attempts
-//! were repeated and may be, and the brake on its parts.
+//! were repeated and may be, and the window that admits its parts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::brake::Brake;
+use super::window::Window;
 use crate::error::Error;
+use crate::flow::Flow;
 use crate::options::{Cancel, RetryOptions};
-use crate::progress::{Emitter, Event};
+use crate::progress::Event;
 
 /// Repeated attempts that a transfer of any size may use up: a listing, an upload's beginning and its
 /// completion have theirs too, and trouble does not ask how large an object is.
@@ -21,9 +22,10 @@ const REPEATS_PER_PART: u64 = 3;
 /// See the module. Cheap to clone; the clones share everything.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RetryScope {
-    events: Emitter,
+    flow: Flow,
     cancel: Cancel,
     is_cleanup: bool,
+    window: Window,
     shared: Arc<Shared>,
 }
 
@@ -32,12 +34,16 @@ struct Shared {
     parts: AtomicU32,
     repeated: AtomicU64,
     spent: AtomicU64,
-    brake: Brake,
 }
 
 impl RetryScope {
-    pub(crate) fn new(events: Emitter, cancel: Cancel) -> Self {
-        Self { events, cancel, ..Self::default() }
+    pub(crate) fn new(flow: &Flow, cancel: Cancel) -> Self {
+        Self { flow: flow.clone(), cancel, ..Self::default() }
+    }
+
+    /// The same, whose parts `window` admits.
+    pub(crate) fn within(self, window: Window) -> Self {
+        Self { window, ..self }
     }
 
     /// For what is left to do after a transfer failed: nobody is told, nobody may stop it, and an
@@ -64,7 +70,7 @@ impl RetryScope {
     /// An attempt failed, and the next follows after `pause`.
     pub(crate) fn repeats(&self, part: Option<u32>, attempt: u32, pause: Duration, error: &Error) {
         self.shared.repeated.fetch_add(1, Ordering::Relaxed);
-        self.events.emit(|| Event::Retrying {
+        self.flow.events().emit(|| Event::Retrying {
             part,
             attempt,
             wait_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
@@ -77,8 +83,14 @@ impl RetryScope {
         options.outage.filter(|_| !self.is_cleanup)
     }
 
-    pub(super) fn brake(&self) -> &Brake {
-        &self.shared.brake
+    /// What admits its parts.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Its bytes and its time.
+    pub(crate) fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     pub(super) fn cancel(&self) -> &Cancel {

@@ -1,251 +1,428 @@
-//! A bounded number of parts in flight: any order for files, the plan's order for streams. Both admit
-//! fewer while the store asks for fewer requests.
+//! The parts in flight of one session: who may start, and how many at once.
+//!
+//! All transfers of a session share one window, because they share the path to the store and its
+//! patience; a transfer that was given a number of its own has a window of its own. Admission is in
+//! the order of asking, so a large object cannot starve a small one. It takes a slot and, from the
+//! [budget](MEMORY_UNIT_BYTES), the memory that the part will hold. How many slots there are is the
+//! [`Controller`]'s to say, from what was moved meanwhile. When a store asks for fewer requests the
+//! slots are halved and, since a store counts requests and not parts in flight, their rate is kept
+//! under what it took ([`Pace`]).
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{FuturesOrdered, FuturesUnordered, Stream, StreamExt};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-use super::{LaneId, Lanes, RetryScope};
-use crate::error::{Error, ErrorKind, Result};
-use crate::plan::Part;
+use super::Lanes;
+use super::control::{Controller, Sample};
+use super::pace::Pace;
+use crate::flow::Meter;
 
-/// A part's task. Dropping it stops the part: nothing that was started outlives its transfer.
-struct Task<T>(JoinHandle<Result<T>>);
+/// Refusals that come closer together than this are of one burst: longer than a round trip to any
+/// place on earth, with some time for the store.
+const BURST: Duration = Duration::from_secs(1);
 
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Memory is counted in these: a semaphore's count fits 32 bits.
+const MEMORY_UNIT_BYTES: u64 = 4096;
+
+/// The share of the slots that must have been in use for a measurement to say something of their
+/// number: between two parts a slot is free for a moment.
+const FULL: f64 = 0.85;
+
+/// The share of their time that the lanes run, or wait for a processor, above which the processors
+/// are what limits.
+const BUSY: f64 = 0.85;
+
+/// What bounds a session's parts in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Parts, at least 1.
+    pub(crate) parts: usize,
+    /// Memory of all of them, bytes.
+    pub(crate) memory_bytes: u64,
 }
 
-impl<T> Future for Task<T> {
-    type Output = Result<T>;
+/// Whether parts may start. Cheap to clone; the clones are one window.
+#[derive(Debug, Clone)]
+pub(crate) struct Window(Arc<Inner>);
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.0).poll(context).map(|joined| match joined {
-            Ok(result) => result,
-            Err(lost) => Err(Error::new(
-                ErrorKind::Io,
-                "transfer",
-                "a part",
-                if lost.is_panic() { "its task panicked" } else { "its thread ended" },
-            )
-            .caused_by(lost)),
-        })
-    }
+#[derive(Debug)]
+struct Inner {
+    slots: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    memory_units: u32,
+    meter: Meter,
+    pace: Pace,
+    state: Mutex<State>,
 }
 
-/// How long the parts in flight may go on after a cancel, where what they do is recorded: long enough
-/// for most to end, short enough for a person who waits at the keyboard.
-pub(crate) const STOP_GRACE: Duration = Duration::from_millis(700);
+#[derive(Debug)]
+struct State {
+    controller: Controller,
+    /// Slots that were taken away while they were in use, and go when they are given back.
+    owed: usize,
+    in_flight: usize,
+    /// The most there ever were.
+    peak: usize,
+    throttled_at: Option<Instant>,
+    part_time: Duration,
+    measurement: Measurement,
+}
 
-/// Moves every part with `job`, at most `window` at a time, and gives the results in the order of
-/// the parts. The first failure, or the scope's cancel, stops the others, and nothing of them runs
-/// any more when this returns. After a cancel the parts in flight get `grace` to end by themselves.
-pub(crate) async fn run_parts<T, J, F>(
-    lanes: &Arc<Lanes>,
-    window: usize,
-    parts: impl Iterator<Item = Part>,
-    scope: &RetryScope,
-    grace: Duration,
-    job: J,
-) -> Result<Vec<T>>
-where
-    T: Send + 'static,
-    J: Fn(LaneId, Part) -> F,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    let mut parts = parts.enumerate();
-    let mut running = FuturesUnordered::new();
-    let mut stop: HashMap<usize, AbortHandle> = HashMap::new();
-    let mut done = Vec::new();
-    scope.brake().opened(window);
-    let failure = loop {
-        while running.len() < scope.brake().admitted(window) {
-            let Some((index, part)) = parts.next() else { break };
-            let lane = lanes.pick();
-            let task = Task(lanes.spawn(lane, job(lane, part)));
-            stop.insert(index, task.0.abort_handle());
-            running.push(async move { (index, task.await) });
+#[derive(Debug)]
+struct Measurement {
+    begins: Instant,
+    ends: Instant,
+    /// When the last one ended.
+    since: Instant,
+    moved_bytes: Option<u64>,
+    /// Processor time that the lanes had wanted by then.
+    busy: Duration,
+    /// Parts in flight times seconds, up to `counted_at`.
+    occupied_s: f64,
+    counted_at: Instant,
+}
+
+/// A part's right to be under way, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    slot: Option<OwnedSemaphorePermit>,
+    memory: Option<OwnedSemaphorePermit>,
+    window: Window,
+    since: Instant,
+}
+
+/// Memory of the budget, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Window {
+    /// A window that finds its own size within `bounds`, by what `meter` counts.
+    pub(crate) fn adaptive(bounds: Bounds, meter: Meter) -> Self {
+        Self::new(Controller::new(bounds.parts), bounds.memory_bytes, meter)
+    }
+
+    /// One of this one's budget and pace, with so many parts at most.
+    pub(crate) fn fixed(&self, parts: usize) -> Self {
+        let controller = Controller::fixed(parts);
+        let slots = Arc::new(Semaphore::new(controller.limit()));
+        Self(Arc::new(Inner {
+            slots,
+            memory: Arc::clone(&self.0.memory),
+            memory_units: self.0.memory_units,
+            meter: self.0.meter.clone(),
+            pace: self.0.pace.clone(),
+            state: Mutex::new(State::new(controller)),
+        }))
+    }
+
+    fn new(controller: Controller, memory_bytes: u64, meter: Meter) -> Self {
+        let units = u32::try_from(memory_bytes / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+        // More than a semaphore can count is no bound.
+        let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        Self(Arc::new(Inner {
+            slots: Arc::new(Semaphore::new(controller.limit())),
+            memory: Arc::new(Semaphore::new(units as usize)),
+            memory_units: units,
+            meter,
+            pace: Pace::default(),
+            state: Mutex::new(State::new(controller)),
+        }))
+    }
+
+    /// Waits for a slot and for `memory_bytes`. What needs more than the whole budget is admitted
+    /// when it is alone: a part that is too large for it must still move.
+    pub(crate) async fn admit(&self, memory_bytes: u64) -> Admission {
+        const NEVER_CLOSED: &str = "the window's semaphores are never closed";
+        let inner = &self.0;
+        let units = u32::try_from(memory_bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
+        // The slot first: who waits for memory must not be passed by those who need less.
+        let slot = Arc::clone(&inner.slots).acquire_owned().await.expect(NEVER_CLOSED);
+        let memory = Arc::clone(&inner.memory)
+            .acquire_many_owned(units.min(inner.memory_units))
+            .await
+            .expect(NEVER_CLOSED);
+        let now = Instant::now();
+        let mut state = self.state();
+        state.count(now);
+        state.in_flight += 1;
+        state.peak = state.peak.max(state.in_flight);
+        drop(state);
+        Admission { slot: Some(slot), memory: Some(memory), window: self.clone(), since: now }
+    }
+
+    /// Waits until the store is likely to take one more request. Returns how long that was.
+    pub(crate) async fn paced(&self) -> Duration {
+        self.0.pace.wait().await
+    }
+
+    /// Parts that may be in flight now.
+    pub(crate) fn limit(&self) -> usize {
+        self.state().controller.limit()
+    }
+
+    /// The most that ever were.
+    pub(crate) fn peak(&self) -> usize {
+        self.state().peak
+    }
+
+    /// Whether more parts would have brought more, had its bounds let it.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.state().controller.wants_more()
+    }
+
+    /// The store asked for fewer requests.
+    pub(crate) fn throttled(&self, now: Instant) {
+        self.0.pace.throttled(now);
+        let mut state = self.state();
+        if state.throttled_at.is_some_and(|at| now.duration_since(at) < BURST) {
+            return;
         }
-        let next = tokio::select! {
-            biased;
-            () = scope.cancel().cancelled() => {
-                let ending = async { while running.next().await.is_some() {} };
-                // Whether all of them made it is of no interest: each has recorded what it did.
-                let _ = tokio::time::timeout(grace, ending).await;
-                break interrupted();
-            }
-            next = running.next() => next,
+        state.throttled_at = Some(now);
+        let before = state.controller.limit();
+        state.controller.throttled();
+        self.resize(&mut state, before);
+    }
+
+    /// The store took a request.
+    pub(crate) fn taken(&self) {
+        self.0.pace.succeeded(Instant::now());
+    }
+
+    /// A part, or a whole small object, is done.
+    pub(crate) fn succeeded(&self) {
+        let mut state = self.state();
+        let before = state.controller.limit();
+        if state.controller.succeeded() {
+            self.resize(&mut state, before);
+        }
+    }
+
+    /// Looks at what was moved, if it is time to, and gives the moment to look again.
+    pub(crate) fn look(&self, now: Instant, lanes: &Lanes) -> Instant {
+        let mut state = self.state();
+        let state = &mut *state;
+        let measurement = &mut state.measurement;
+        if now < measurement.begins {
+            return measurement.begins;
+        }
+        let moved = self.0.meter.moved_bytes();
+        let Some(before) = measurement.moved_bytes else {
+            let length = measurement.ends - measurement.begins;
+            measurement.moved_bytes = Some(moved);
+            measurement.busy = lanes.demand();
+            (measurement.begins, measurement.ends) = (now, now + length);
+            (measurement.occupied_s, measurement.counted_at) = (0.0, now);
+            return measurement.ends;
         };
-        match next {
-            Some((index, Ok(result))) => {
-                stop.remove(&index);
-                scope.brake().succeeded();
-                done.push((index, result));
-            }
-            Some((_, Err(error))) => break error,
-            None => {
-                done.sort_unstable_by_key(|(index, _)| *index);
-                return Ok(done.into_iter().map(|(_, result)| result).collect());
-            }
+        if now < measurement.ends {
+            return measurement.ends;
         }
-    };
-    // Waited for, not only asked: an upload is aborted and a file removed right after this, and
-    // neither may race a part that still runs.
-    for task in stop.values() {
-        task.abort();
+        state.count(now);
+        let busy = lanes.demand();
+        let measurement = &state.measurement;
+        let seconds = (now - measurement.begins).as_secs_f64();
+        let limit = state.controller.limit();
+        let sample = Sample {
+            goodput: moved.saturating_sub(before) as f64 / seconds,
+            was_full: measurement.occupied_s >= FULL * limit as f64 * seconds,
+            was_busy: {
+                let busy = busy.saturating_sub(measurement.busy).as_secs_f64();
+                busy >= BUSY * seconds * lanes.count() as f64
+            },
+        };
+        let elapsed = now - measurement.since;
+        let changed = state.controller.measured(sample, elapsed);
+        let latency = self.0.meter.latency();
+        let (settle, measure) = Controller::timing(latency, state.part_time);
+        let begins = if changed { now + settle } else { now };
+        state.measurement = Measurement {
+            begins,
+            ends: begins + measure,
+            since: now,
+            moved_bytes: (!changed).then_some(moved),
+            busy,
+            occupied_s: 0.0,
+            counted_at: now,
+        };
+        let next = if changed { begins } else { begins + measure };
+        self.resize(state, limit);
+        next
     }
-    while running.next().await.is_some() {}
-    Err(failure)
+
+    /// Makes as many slots as the controller says, `before` being how many there were.
+    fn resize(&self, state: &mut State, before: usize) {
+        let after = state.controller.limit();
+        if after > before {
+            let more = after - before;
+            let kept = more.min(state.owed);
+            state.owed -= kept;
+            self.0.slots.add_permits(more - kept);
+        } else {
+            let fewer = before - after;
+            state.owed += fewer - self.0.slots.forget_permits(fewer);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Starts every part with `job`, at most `window` ahead of the reader, and yields the results in
-/// the order of the parts. Dropping the stream stops what is under way.
-pub(crate) fn run_ordered<T, J, F>(
-    lanes: Arc<Lanes>,
-    window: usize,
-    parts: impl Iterator<Item = Part> + Send,
-    scope: RetryScope,
-    job: J,
-) -> impl Stream<Item = Result<T>> + Send
-where
-    T: Send + 'static,
-    J: Fn(LaneId, Part) -> F + Send,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    scope.brake().opened(window);
-    let mut parts = parts.fuse();
-    let mut running = FuturesOrdered::new();
-    futures::stream::poll_fn(move |context| {
-        while running.len() < scope.brake().admitted(window) {
-            let Some(part) = parts.next() else { break };
-            let lane = lanes.pick();
-            running.push_back(Task(lanes.spawn(lane, job(lane, part))));
-        }
-        let next = ready!(running.poll_next_unpin(context));
-        if let Some(Ok(_)) = &next {
-            scope.brake().succeeded();
-        }
-        Poll::Ready(next)
-    })
+impl Default for Window {
+    /// Without bounds that anything would meet: for requests that are not parts, and for tests.
+    fn default() -> Self {
+        let bounds = Bounds { parts: 16, memory_bytes: u64::MAX };
+        Self::adaptive(bounds, Meter::default())
+    }
 }
 
-pub(crate) fn interrupted() -> Error {
-    Error::new(ErrorKind::Interrupted, "transfer", "", "stopped as asked")
+impl State {
+    fn new(controller: Controller) -> Self {
+        let now = Instant::now();
+        let (settle, measure) = Controller::timing(Duration::ZERO, Duration::ZERO);
+        Self {
+            controller,
+            owed: 0,
+            in_flight: 0,
+            peak: 0,
+            throttled_at: None,
+            part_time: Duration::ZERO,
+            measurement: Measurement {
+                begins: now + settle,
+                ends: now + settle + measure,
+                since: now,
+                moved_bytes: None,
+                busy: Duration::ZERO,
+                occupied_s: 0.0,
+                counted_at: now,
+            },
+        }
+    }
+
+    /// Counts what was in flight up to now, before that changes.
+    fn count(&mut self, now: Instant) {
+        let measurement = &mut self.measurement;
+        let seconds = now.saturating_duration_since(measurement.counted_at).as_secs_f64();
+        measurement.occupied_s += seconds * self.in_flight as f64;
+        measurement.counted_at = measurement.counted_at.max(now);
+    }
+}
+
+impl Admission {
+    /// Gives the slot back and keeps the memory: what was fetched waits for its turn.
+    pub(crate) fn fetched(mut self) -> Memory {
+        Memory { _permit: self.memory.take() }
+    }
+
+    fn give_back(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let now = Instant::now();
+        let mut state = self.window.state();
+        state.count(now);
+        state.in_flight -= 1;
+        // The last one's weight is a quarter: parts are alike, and conditions change.
+        state.part_time = (3 * state.part_time + (now - self.since)) / 4;
+        if state.owed > 0 {
+            state.owed -= 1;
+            slot.forget();
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-    use crate::options::Cancel;
-    use crate::progress::Emitter;
+    use crate::flow::Meter;
+    use crate::limits::MIB;
 
-    fn parts(count: u32) -> impl Iterator<Item = Part> + Send {
-        (1..=count).map(|number| Part { number, offset_bytes: u64::from(number - 1), len_bytes: 1 })
+    fn window(parts: usize, memory_bytes: u64) -> Window {
+        Window::adaptive(Bounds { parts, memory_bytes }, Meter::default())
+    }
+
+    async fn is_admitted(window: &Window, bytes: u64) -> Option<Admission> {
+        tokio::time::timeout(Duration::from_millis(20), window.admit(bytes)).await.ok()
     }
 
     #[tokio::test]
-    async fn the_window_is_never_exceeded_and_order_is_kept() {
-        let lanes = Arc::new(Lanes::start(2).expect("two threads"));
-        let (now, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let job = |_, part: Part| {
-            let (now, peak) = (Arc::clone(&now), Arc::clone(&peak));
-            async move {
-                peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                // Later parts finish first.
-                tokio::time::sleep(Duration::from_millis(u64::from(20 - part.number) / 4)).await;
-                now.fetch_sub(1, Ordering::SeqCst);
-                Ok(part.number)
-            }
-        };
-        let numbers = run_parts(&lanes, 3, parts(20), &RetryScope::default(), Duration::ZERO, job)
-            .await
-            .expect("all");
-        assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
-        assert!(peak.load(Ordering::SeqCst) <= 3);
-        let ordered: Vec<_> =
-            run_ordered(lanes, 4, parts(9), RetryScope::default(), |_, part| async move {
-                tokio::time::sleep(Duration::from_millis(u64::from(9 - part.number))).await;
-                Ok(part.number)
-            })
-            .map(|number| number.expect("moved"))
-            .collect()
-            .await;
-        assert_eq!(ordered, (1..=9).collect::<Vec<_>>());
+    async fn slots_and_memory_are_bounded() {
+        let by_slots = window(2, u64::MAX);
+        let (one, _two) = (by_slots.admit(1).await, by_slots.admit(1).await);
+        assert!(is_admitted(&by_slots, 1).await.is_none());
+        drop(one);
+        assert!(is_admitted(&by_slots, 1).await.is_some());
+        assert_eq!(by_slots.peak(), 2);
+
+        let by_memory = window(16, 10 * MIB);
+        let one = by_memory.admit(6 * MIB).await;
+        assert!(is_admitted(&by_memory, 6 * MIB).await.is_none());
+        let kept = one.fetched();
+        assert!(is_admitted(&by_memory, 6 * MIB).await.is_none());
+        drop(kept);
+        assert!(is_admitted(&by_memory, 6 * MIB).await.is_some());
+        // What is larger than all of it goes alone.
+        let large = is_admitted(&by_memory, 600 * MIB).await.expect("alone");
+        assert!(is_admitted(&by_memory, 1).await.is_none());
+        drop(large);
+        assert!(is_admitted(&by_memory, 1).await.is_some());
     }
 
     #[tokio::test]
-    async fn a_store_that_asks_for_less_gets_less_until_it_takes_more() {
-        let lanes = Arc::new(Lanes::start(2).expect("two threads"));
-        let now = Arc::new(AtomicUsize::new(0));
-        let job = |_, _| {
-            let now = Arc::clone(&now);
-            async move {
-                let running = now.fetch_add(1, Ordering::SeqCst) + 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-                now.fetch_sub(1, Ordering::SeqCst);
-                Ok(running)
-            }
-        };
-        let braked = || {
-            let scope = RetryScope::default();
-            scope.brake().opened(8);
-            scope.brake().throttled(tokio::time::Instant::now());
-            scope
-        };
-        let scope = braked();
-        let in_any_order = run_parts(&lanes, 8, parts(60), &scope, Duration::ZERO, job).await;
-        let in_any_order = in_any_order.expect("all");
-        assert_eq!(scope.brake().admitted(8), 8);
-        let ordered = run_ordered(lanes, 8, parts(60), braked(), job);
-        let ordered: Vec<_> = ordered.map(|running| running.expect("moved")).collect().await;
-        for running in [in_any_order, ordered] {
-            // Four, and one more for each that is done, until the fourth of those.
-            assert!(running[..7].iter().all(|running| *running <= 4), "{running:?}");
-            assert!(running.iter().all(|running| *running <= 8), "{running:?}");
+    async fn slots_that_are_in_use_go_when_they_are_given_back() {
+        let window = window(4, u64::MAX);
+        let mut admitted = Vec::new();
+        for _ in 0..4 {
+            admitted.push(window.admit(1).await);
         }
+        window.throttled(Instant::now());
+        // Of one burst.
+        window.throttled(Instant::now());
+        assert_eq!(window.limit(), 2);
+        drop(admitted.pop());
+        drop(admitted.pop());
+        assert!(is_admitted(&window, 1).await.is_none());
+        drop(admitted.pop());
+        admitted.push(is_admitted(&window, 1).await.expect("a slot of two"));
+        // Two successes let a third one in, three more the fourth.
+        for limit in [2, 3, 3, 3, 4, 4] {
+            window.succeeded();
+            assert_eq!(window.limit(), limit);
+        }
+        admitted.push(is_admitted(&window, 1).await.expect("a third"));
+        admitted.push(is_admitted(&window, 1).await.expect("a fourth"));
+        assert!(is_admitted(&window, 1).await.is_none());
     }
 
     #[tokio::test]
-    async fn a_failure_stops_the_others() {
-        let lanes = Arc::new(Lanes::start(2).expect("two threads"));
-        let started = Arc::new(AtomicUsize::new(0));
-        let job = |_, part: Part| {
-            let started = Arc::clone(&started);
-            async move {
-                started.fetch_add(1, Ordering::SeqCst);
-                if part.number == 2 {
-                    return Err(Error::new(ErrorKind::Rejected, "send", "part 2", "no"));
-                }
-                std::future::pending::<Result<()>>().await
+    async fn it_grows_while_that_brings_more() {
+        let lanes = Lanes::start(1).expect("a thread");
+        let meter = Meter::default();
+        let window = Window::adaptive(Bounds { parts: 256, memory_bytes: u64::MAX }, meter.clone());
+        let mut admitted = Vec::new();
+        let mut limits = Vec::new();
+        let begun = Instant::now();
+        for step in 0..600 {
+            while admitted.len() < window.limit() {
+                admitted.push(window.admit(1).await);
             }
-        };
-        let error = run_parts(&lanes, 4, parts(100), &RetryScope::default(), Duration::ZERO, job)
-            .await
-            .expect_err("2");
-        assert_eq!(error.kind(), ErrorKind::Rejected);
-        assert!(started.load(Ordering::SeqCst) <= 5);
-    }
-
-    #[tokio::test]
-    async fn a_cancel_ends_it() {
-        let lanes = Arc::new(Lanes::start(1).expect("a thread"));
-        let cancel = Cancel::default();
-        cancel.cancel();
-        let scope = RetryScope::new(Emitter::default(), cancel);
-        let job = |_, _| std::future::pending::<Result<()>>();
-        let error = run_parts(&lanes, 4, parts(8), &scope, Duration::ZERO, job)
-            .await
-            .expect_err("cancelled");
-        assert_eq!(error.kind(), ErrorKind::Interrupted);
+            admitted.truncate(window.limit());
+            // 1 MB/s each, 50 in all.
+            meter.moved(10_000 * (admitted.len() as u64).min(50));
+            window.look(begun + step * Duration::from_millis(10), &lanes);
+            if limits.last() != Some(&window.limit()) {
+                limits.push(window.limit());
+            }
+        }
+        assert_eq!(limits[..4], [16, 32, 64, 128]);
+        assert_eq!(window.limit(), 64, "{limits:?}");
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::file::{Content, Frames};
-use crate::progress::Emitter;
+use crate::flow::Flow;
 
 /// How much longer a store may think about a part that it has in full than it may leave a
 /// connection idle: it may have to write and replicate the part first.
@@ -36,7 +36,7 @@ pub(super) const ANSWER_FACTOR: u32 = 6;
 /// a frame has to leave in that time.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    events: Emitter,
+    flow: Flow,
     started: Instant,
     moved_bytes: AtomicU64,
     last_moved_ms: AtomicU64,
@@ -46,9 +46,9 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// For a body of `len_bytes`; an empty one has been sent already.
-    pub(crate) fn new(events: Emitter, len_bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(flow: Flow, len_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
-            events,
+            flow,
             started: Instant::now(),
             moved_bytes: AtomicU64::new(0),
             last_moved_ms: AtomicU64::new(0),
@@ -65,6 +65,13 @@ impl Watch {
     /// Why the source could not give the body its bytes, if so. The connection only saw it end.
     pub(crate) fn take_failure(&self) -> Option<Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Tells where the time went of a request that has been answered now.
+    pub(crate) fn answered(&self) {
+        let in_all = self.started.elapsed();
+        let sending = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed)).min(in_all);
+        self.flow.answered(sending, in_all - sending);
     }
 
     /// Returns once nothing has moved for `limit`; never for one that no clock reaches.
@@ -100,7 +107,7 @@ impl Watch {
         if is_last {
             self.sent.store(true, Ordering::Relaxed);
         }
-        self.events.moved(bytes as u64);
+        self.flow.moved(bytes as u64);
     }
 }
 
@@ -187,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn every_byte_leaves_once_and_is_counted() {
         let content: Bytes = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
-        let watch = Watch::new(Emitter::default(), content.len() as u64);
+        let watch = Watch::new(Flow::default(), content.len() as u64);
         let body = watched(content.clone().into(), &watch);
         assert_eq!(body.size_hint(), (1_000_000, Some(1_000_000)));
         let sent = body.collect().await.expect("collected").into_bytes();
@@ -198,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn a_stall_is_noticed_and_an_answer_may_take_longer() {
         let limit = Duration::from_millis(20);
-        let watch = Watch::new(Emitter::default(), 10);
+        let watch = Watch::new(Flow::default(), 10);
         let begun = Instant::now();
         watch.stalled(limit).await;
         assert!(begun.elapsed() >= limit);
@@ -211,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_body_waits_for_its_answer_and_no_limit_is_too_long() {
         let limit = Duration::from_millis(10);
-        let watch = Watch::new(Emitter::default(), 0);
+        let watch = Watch::new(Flow::default(), 0);
         let begun = Instant::now();
         watch.stalled(limit).await;
         assert!(begun.elapsed() >= limit * ANSWER_FACTOR);

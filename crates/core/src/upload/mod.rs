@@ -25,7 +25,7 @@ use crate::file::Source;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
 use crate::manifest::Manifest;
-use crate::options::{ChecksumChoice, DEFAULT_CONCURRENCY, Encryption, UploadOptions, Verify};
+use crate::options::{ChecksumChoice, Encryption, UploadOptions, Verify};
 use crate::plan::{Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::record::{Recorder, Warnings};
@@ -51,7 +51,9 @@ pub(crate) async fn run(
     options: &UploadOptions,
 ) -> Result<Report> {
     let started = Instant::now();
-    let scope = RetryScope::new(options.events.clone(), options.cancel.clone());
+    let window = engine.window(options.concurrency);
+    let flow = engine.flow(&options.events);
+    let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
     let source = Source::open(path)?;
     if let Encryption::Customer(_) = &options.encryption {
         engine.refuse_plain_customer_key(OPERATION, url)?;
@@ -74,7 +76,7 @@ pub(crate) async fn run(
         algorithm: choose_algorithm(&profile, url, options)?,
         profile,
         scope: &scope,
-        concurrency: options.concurrency.unwrap_or(DEFAULT_CONCURRENCY).max(1),
+        concurrency: scope.window().limit(),
         recorder: Recorder::default(),
         unfinished: None,
         open_intents_unix_s: Vec::new(),
@@ -216,7 +218,9 @@ impl Upload<'_> {
             let attempt = async |number| {
                 let digest = summed_for(number, self.source, part, digest).await?;
                 let sign = !self.profile.unsigned_payload;
-                let payload = Payload { content: self.source.content(part)?, digest, sign };
+                let content = self.source.content(part)?;
+                let flow = self.scope.flow().clone();
+                let payload = Payload { content, digest, sign, flow };
                 self.engine.calls().put(self.url, payload, &options).await
             };
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);

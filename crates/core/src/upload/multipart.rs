@@ -15,15 +15,18 @@ use super::{
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::ChecksumType;
-use crate::limits::{ChecksumSupport, of_all};
+use crate::limits::{ChecksumSupport, MIB, of_all};
 use crate::manifest::PartRecord;
 use crate::options::{Cancel, CustomerKey};
 use crate::plan::{Part, Plan};
 use crate::progress::Event;
 use crate::record::{is_worth_keeping, unix_now};
-use crate::schedule::{RetryScope, STOP_GRACE, run_parts};
+use crate::schedule::{Cost, RetryScope, STOP_GRACE, run_parts};
 use crate::transport::{PartReceipt, Payload, Receipt};
 use crate::url::S3Url;
+
+/// A part under way holds a few frames, or a few steps of mapped pages that are given back behind it.
+const PART_COST: Cost = Cost { memory_bytes: MIB };
 
 /// Times that a completion is tried again with the parts as the store lists them.
 const INVALID_ROUNDS: u32 = 3;
@@ -294,7 +297,8 @@ impl Upload<'_> {
                     tell_start(&options, part);
                     let attempt = async |number| {
                         let digest = summed_for(number, &source, part, digest).await?;
-                        let payload = Payload { content: source.content(part)?, digest, sign };
+                        let (content, flow) = (source.content(part)?, scope.flow().clone());
+                        let payload = Payload { content, digest, sign, flow };
                         let calls = engine.calls_on(lane);
                         calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                     };
@@ -312,7 +316,7 @@ impl Upload<'_> {
         };
         let lanes = self.engine.lanes();
         let grace = if self.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, self.concurrency, parts, &self.scope.stopped_by(cancel), grace, job)
+        run_parts(lanes, PART_COST, parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }

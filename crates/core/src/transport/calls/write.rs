@@ -16,9 +16,10 @@ use aws_smithy_types::byte_stream::ByteStream;
 use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::file::Content;
+use crate::flow::Flow;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest};
 use crate::options::{CustomerKey, Encryption, UploadOptions};
-use crate::progress::{Emitter, Event};
+use crate::progress::Event;
 use crate::transport::body::{Watch, WatchOnceSigned, watched};
 use crate::transport::classify::classify;
 use crate::transport::info::{parse_all, version_of};
@@ -42,6 +43,8 @@ pub(crate) struct Payload {
     /// Whether the signature covers the bytes, for stores that insist: SHA-256 over all of them,
     /// which have to be in memory for it where the source is not mapped.
     pub(crate) sign: bool,
+    /// Who is told of the bytes as they leave.
+    pub(crate) flow: Flow,
 }
 
 /// A part the store has acknowledged.
@@ -95,7 +98,7 @@ impl Calls {
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, &options.events, |body, signed| {
+            .send_body(&target, payload, |body, signed| {
                 let request = request.body(body).customize();
                 let request = match signed {
                     Some(watch) => request.interceptor(watch),
@@ -178,7 +181,7 @@ impl Calls {
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, &options.events, |body, signed| {
+            .send_body(&target, payload, |body, signed| {
                 let request = request.body(body).customize();
                 let request = match signed {
                     Some(watch) => request.interceptor(watch),
@@ -283,7 +286,6 @@ impl Calls {
         &self,
         target: &str,
         payload: Payload,
-        events: &Emitter,
         send: impl FnOnce(ByteStream, Option<WatchOnceSigned>) -> F,
     ) -> Result<T>
     where
@@ -293,7 +295,7 @@ impl Calls {
             Some(_) => payload.content,
             None => payload.content.unmapped(),
         };
-        let watch = Watch::new(events.clone(), content.len_bytes());
+        let watch = Watch::new(payload.flow.clone(), content.len_bytes());
         let sending = if payload.sign {
             let bytes = content.to_bytes()?;
             let watched = WatchOnceSigned::new(bytes.clone(), &watch);
@@ -314,10 +316,12 @@ impl Calls {
             Some(failure) => Err(failure),
             None => result.map_err(|error| content.blame(error)),
         };
-        if result.is_err() {
+        if result.is_ok() {
+            watch.answered();
+        } else {
             let bytes = watch.moved_bytes();
             if bytes > 0 {
-                events.emit(|| Event::Rewound { bytes });
+                payload.flow.events().emit(|| Event::Rewound { bytes });
             }
         }
         result

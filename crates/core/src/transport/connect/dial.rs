@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use super::failure::{BoxError, Failure};
 use super::proxy::Rules;
-use super::{ConnectOptions, SharedTls};
+use super::{ConnectOptions, SharedTls, send};
 
 /// A peer that vanished without a word (a machine without power, a forgotten NAT entry) is noticed
 /// within a minute of silence: after 30 s, then three times 10 s. It matters while an answer is
@@ -286,6 +286,9 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let MaybeHttpsStream::Http(MaybeHttpsStream::Http(tcp)) = &self.io {
+            return send::poll_send(tcp.inner(), cx, slices);
+        }
         Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 }

@@ -16,6 +16,7 @@
 mod dial;
 mod failure;
 mod proxy;
+mod send;
 mod tls;
 
 #[cfg(test)]

@@ -1,0 +1,395 @@
+//! How many parts shall be in flight: a closed loop over what they bring.
+//!
+//! The quantity that is steered by is goodput itself, payload bytes a second. Latency, which TCP Vegas
+//! and gradient limiters steer by, says little here: a part's time is mostly its own transfer, and
+//! grows with every part that shares the path whether or not the path is full. As BBR does, the loop
+//! begins by doubling while that brings more, then holds, and from time to time asks for a little more
+//! to see whether the path has changed. What decides is how much more it brought: proportionally
+//! more says that connections are the limit, a little more that it is noise.
+//!
+//! This is the arithmetic alone; [`window`](super::window) has the clock and the counters.
+
+use std::time::Duration;
+
+/// Parts in flight to begin with. Enough to fill 10 Gbit/s at the 85–90 MB/s that AWS gives one
+/// connection, and on loopback more than two cores need.
+pub(crate) const FIRST_LIMIT: usize = 16;
+
+/// What is tried while rising.
+const RISE: f64 = 2.0;
+/// What is tried from time to time afterwards.
+const PROBE: f64 = 1.25;
+/// The share of a proportional gain that counts as one: twice the parts have to bring a quarter more,
+/// which no noise does.
+const WORTHWHILE_RISE: f64 = 0.25;
+/// And a quarter more parts an eighth more, for the same reason.
+const WORTHWHILE_PROBE: f64 = 0.5;
+
+/// After a change, what is still under way of before is not measured: two round trips, and at least
+/// this long.
+const SETTLE: Duration = Duration::from_millis(100);
+/// The shortest time that goodput is measured over.
+const MEASURE: Duration = Duration::from_millis(250);
+/// The longest, however long a part takes.
+const MAX_MEASURE: Duration = Duration::from_millis(1500);
+/// First pause between two probes; doubles while they bring nothing.
+const FIRST_PATIENCE: Duration = Duration::from_secs(3);
+const MAX_PATIENCE: Duration = Duration::from_secs(24);
+/// Goodput that differs this much from what it was, for [`SHIFTED_TIMES`] measurements in a row, says
+/// that the path is another one now.
+const SHIFT: f64 = 0.3;
+const SHIFTED_TIMES: u32 = 2;
+
+/// What was seen over one measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// Payload bytes a second.
+    pub(crate) goodput: f64,
+    /// Whether as many parts were in flight as were allowed, all the while: else it says nothing of
+    /// the limit.
+    pub(crate) was_full: bool,
+    /// Whether this machine's processors had no time left for the lanes: more parts could only be in
+    /// each other's way.
+    pub(crate) was_busy: bool,
+}
+
+/// Decides how many parts may be in flight.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    limit: usize,
+    max: usize,
+    phase: Phase,
+    /// Whether more was worthwhile when last tried, and there was no more to be had.
+    wants_more: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The goodput at this limit is not known yet.
+    Unknown,
+    /// More is being tried than `before` had.
+    Trying { before: Known, patience: Duration, is_rising: bool },
+    /// Nothing is tried until `rest` has passed.
+    Holding { known: Known, rest: Duration, patience: Duration, shifted: u32 },
+    /// The store asked for less; one more is let in for each window's worth of successes, up to what
+    /// there was.
+    Recovering { ceiling: usize, successes: usize },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    limit: usize,
+    goodput: f64,
+}
+
+impl Controller {
+    /// Begins with [`FIRST_LIMIT`], or `max` where that is less; `max` is at least 1.
+    pub(crate) fn new(max: usize) -> Self {
+        let max = max.max(1);
+        Self { limit: FIRST_LIMIT.min(max), max, phase: Phase::Unknown, wants_more: false }
+    }
+
+    /// One that has a fixed limit, and only goes below it when a store asks for less.
+    pub(crate) fn fixed(limit: usize) -> Self {
+        let limit = limit.max(1);
+        let known = Known { limit, goodput: 0.0 };
+        let patience = Duration::MAX;
+        let phase = Phase::Holding { known, rest: patience, patience, shifted: 0 };
+        Self { limit, max: limit, phase, wants_more: false }
+    }
+
+    /// Parts that may be in flight now.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether more parts would have brought more, and its bound kept it from trying.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.wants_more
+    }
+
+    /// How long to wait before a measurement begins, and how long to measure, where an answer takes
+    /// `latency` to begin and a part `part` in all.
+    pub(crate) fn timing(latency: Duration, part: Duration) -> (Duration, Duration) {
+        let measure = part.max(2 * latency).clamp(MEASURE, MAX_MEASURE);
+        ((2 * latency).clamp(SETTLE, MAX_MEASURE), measure)
+    }
+
+    /// Takes a measurement that took `elapsed` in all. Says whether the limit changed.
+    pub(crate) fn measured(&mut self, sample: Sample, elapsed: Duration) -> bool {
+        if !sample.was_full {
+            return false;
+        }
+        let before = self.limit;
+        let now = Known { limit: self.limit, goodput: sample.goodput };
+        match self.phase {
+            _ if sample.was_busy && !matches!(self.phase, Phase::Trying { .. }) => {
+                self.wants_more = false;
+                if !matches!(self.phase, Phase::Recovering { .. }) {
+                    self.hold(now, FIRST_PATIENCE);
+                }
+            }
+            Phase::Unknown => self.try_more(now, FIRST_PATIENCE, true),
+            Phase::Trying { before, patience, is_rising } => {
+                if now.is_worthwhile_after(before, is_rising) && sample.was_busy {
+                    self.hold(now, FIRST_PATIENCE);
+                } else if now.is_worthwhile_after(before, is_rising) {
+                    self.try_more(now, FIRST_PATIENCE, is_rising);
+                } else {
+                    self.limit = before.limit;
+                    self.wants_more = false;
+                    self.hold(before, patience);
+                }
+            }
+            Phase::Holding { known, rest, patience, shifted } => {
+                self.held(known, now, rest.saturating_sub(elapsed), patience, shifted);
+            }
+            Phase::Recovering { .. } => {}
+        }
+        self.limit != before
+    }
+
+    /// The store asked for fewer requests: half as many, at least one.
+    pub(crate) fn throttled(&mut self) {
+        let ceiling = match self.phase {
+            Phase::Recovering { ceiling, .. } => ceiling,
+            _ => self.limit,
+        };
+        self.limit = (self.limit / 2).max(1);
+        self.wants_more = false;
+        self.phase = Phase::Recovering { ceiling, successes: 0 };
+    }
+
+    /// A part is done. Says whether the limit changed.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        let Phase::Recovering { ceiling, successes } = &mut self.phase else { return false };
+        *successes += 1;
+        if *successes < self.limit {
+            return false;
+        }
+        *successes = 0;
+        let ceiling = *ceiling;
+        if self.limit < ceiling {
+            self.limit += 1;
+        }
+        if self.limit >= ceiling {
+            // What it brings is to be seen, and no more is asked for any time soon.
+            let known = Known { limit: self.limit, goodput: 0.0 };
+            self.hold(known, MAX_PATIENCE);
+        }
+        true
+    }
+
+    fn held(&mut self, known: Known, now: Known, rest: Duration, patience: Duration, shifted: u32) {
+        let is_known = known.goodput > 0.0;
+        let has_shifted = is_known && (now.goodput / known.goodput - 1.0).abs() > SHIFT;
+        let shifted = if has_shifted { shifted + 1 } else { 0 };
+        if shifted >= SHIFTED_TIMES {
+            return self.try_more(now, FIRST_PATIENCE, true);
+        }
+        if rest.is_zero() && !has_shifted {
+            return self.try_more(now, patience, false);
+        }
+        // It follows slow changes.
+        let goodput = match (is_known, has_shifted) {
+            (false, _) => now.goodput,
+            (true, true) => known.goodput,
+            (true, false) => 0.75 * known.goodput + 0.25 * now.goodput,
+        };
+        let known = Known { goodput, ..now };
+        self.phase = Phase::Holding { known, rest, patience, shifted };
+    }
+
+    fn try_more(&mut self, now: Known, patience: Duration, is_rising: bool) {
+        let factor = if is_rising { RISE } else { PROBE };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let more = ((now.limit as f64 * factor).ceil() as usize).min(self.max);
+        if more <= now.limit {
+            self.wants_more |= matches!(self.phase, Phase::Trying { .. });
+            return self.hold(now, patience);
+        }
+        self.limit = more;
+        self.phase = Phase::Trying { before: now, patience: double(patience), is_rising };
+    }
+
+    fn hold(&mut self, known: Known, patience: Duration) {
+        self.phase = Phase::Holding { known, rest: patience, patience, shifted: 0 };
+    }
+}
+
+impl Known {
+    /// Whether what there is now is worth the parts that it takes more than before.
+    fn is_worthwhile_after(self, before: Self, is_rising: bool) -> bool {
+        let share = if is_rising { WORTHWHILE_RISE } else { WORTHWHILE_PROBE };
+        let more = self.limit as f64 / before.limit as f64 - 1.0;
+        self.goodput >= before.goodput * (1.0 + share * more)
+    }
+}
+
+fn double(patience: Duration) -> Duration {
+    patience.saturating_mul(2).min(MAX_PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path where each connection brings so much, and all together no more than that.
+    #[derive(Clone, Copy)]
+    struct Path {
+        each: f64,
+        all: f64,
+        part_bytes: f64,
+        latency_s: f64,
+        noise: f64,
+    }
+
+    impl Path {
+        fn goodput(self, parts: usize) -> f64 {
+            let busy = self.part_bytes / (self.part_bytes / self.each + self.latency_s);
+            (parts as f64 * busy).min(self.all)
+        }
+
+        fn best(self) -> f64 {
+            (1..=256).map(|parts| self.goodput(parts)).fold(0.0, f64::max)
+        }
+
+        fn part_time(self, parts: usize) -> Duration {
+            Duration::from_secs_f64(self.part_bytes * parts as f64 / self.goodput(parts))
+        }
+
+        /// Steers for so long; gives the average goodput of what was left after `after_s`.
+        fn run(self, controller: &mut Controller, seconds: f64, after_s: f64, seed: u64) -> f64 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut now, mut moved, mut counted) = (0.0, 0.0, 0.0);
+            while now < seconds {
+                let parts = controller.limit();
+                let latency = Duration::from_secs_f64(self.latency_s);
+                let (settle, measure) = Controller::timing(latency, self.part_time(parts));
+                let elapsed = settle + measure;
+                let noise = 1.0 + self.noise * (2.0 * random.f64() - 1.0);
+                let goodput = self.goodput(parts) * noise;
+                if now >= after_s {
+                    moved += goodput * elapsed.as_secs_f64();
+                    counted += elapsed.as_secs_f64();
+                }
+                now += elapsed.as_secs_f64();
+                controller.measured(Sample { goodput, was_full: true, was_busy: false }, elapsed);
+            }
+            moved / counted
+        }
+    }
+
+    const MB: f64 = 1e6;
+
+    fn paths() -> [(&'static str, Path); 6] {
+        let path =
+            |each, all, latency_s| Path { each, all, part_bytes: 8.4 * MB, latency_s, noise: 0.08 };
+        [
+            ("loopback", path(900.0 * MB, 1_800.0 * MB, 0.000_2)),
+            ("an ocean", path(85.0 * MB, 1_500.0 * MB, 0.05)),
+            ("an ocean and a fat pipe", path(85.0 * MB, 6_000.0 * MB, 0.05)),
+            ("slow connections", path(20.0 * MB, 400.0 * MB, 0.005)),
+            ("very slow ones", path(2.0 * MB, 100.0 * MB, 0.1)),
+            ("a thin line", path(12.0 * MB, 12.0 * MB, 0.02)),
+        ]
+    }
+
+    #[test]
+    fn it_finds_nine_tenths_of_the_best_within_five_seconds() {
+        for (name, path) in paths() {
+            for seed in 0..20 {
+                let mut controller = Controller::new(256);
+                // A transfer of a minute; the limit is five seconds.
+                let brought = path.run(&mut controller, 60.0, 5.0, seed) / path.best();
+                assert!(brought > 0.9, "{name}, {seed}: {brought} with {}", controller.limit());
+            }
+        }
+    }
+
+    #[test]
+    fn it_does_not_run_away_with_noise() {
+        for (name, path) in paths() {
+            let enough = (1..256).find(|n| path.goodput(*n) >= 0.99 * path.best()).expect("some");
+            for seed in 0..20 {
+                let mut controller = Controller::new(256);
+                path.run(&mut controller, 600.0, 0.0, seed);
+                let most = 3 * enough.max(FIRST_LIMIT);
+                assert!(controller.limit() <= most, "{name}: {} parts", controller.limit());
+            }
+        }
+    }
+
+    #[test]
+    fn it_notices_that_the_path_has_become_another() {
+        let slow = Path { noise: 0.05, ..paths()[3].1 };
+        let fast = Path { all: 4_000.0 * MB, ..slow };
+        let mut controller = Controller::new(256);
+        slow.run(&mut controller, 30.0, 0.0, 1);
+        let narrow = controller.limit();
+        let brought = fast.run(&mut controller, 90.0, 60.0, 2) / fast.best();
+        assert!(brought > 0.9, "{brought}: {narrow}, then {}", controller.limit());
+        // A third of the path is gone: what is in flight goes on to be enough.
+        let thin = Path { all: 100.0 * MB, ..slow };
+        let brought = thin.run(&mut controller, 30.0, 0.0, 3) / thin.best();
+        assert!(brought > 0.9, "{brought}");
+    }
+
+    #[test]
+    fn a_bound_is_kept_and_told() {
+        let path = paths()[2].1;
+        let mut controller = Controller::new(20);
+        path.run(&mut controller, 30.0, 0.0, 1);
+        assert_eq!((controller.limit(), controller.wants_more()), (20, true));
+        let mut controller = Controller::new(256);
+        paths()[5].1.run(&mut controller, 30.0, 0.0, 1);
+        assert!(!controller.wants_more());
+        assert_eq!(Controller::new(0).limit(), 1);
+        let mut fixed = Controller::fixed(3);
+        path.run(&mut fixed, 60.0, 0.0, 1);
+        assert_eq!(fixed.limit(), 3);
+    }
+
+    #[test]
+    fn without_processors_more_parts_are_not_tried() {
+        let mut controller = Controller::new(256);
+        for goodput in [1.0, 2.0, 4.0, 8.0] {
+            let sample = Sample { goodput, was_full: true, was_busy: true };
+            assert!(!controller.measured(sample, Duration::from_secs(9)));
+        }
+        let sample = Sample { goodput: 8.0, was_full: true, was_busy: false };
+        assert!(controller.measured(sample, Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_was_not_full_says_nothing() {
+        let mut controller = Controller::new(256);
+        for goodput in [1.0, 2.0, 4.0, 8.0] {
+            let sample = Sample { goodput, was_full: false, was_busy: false };
+            assert!(!controller.measured(sample, Duration::from_secs(9)));
+        }
+        assert_eq!(controller.limit(), FIRST_LIMIT);
+    }
+
+    #[test]
+    fn a_store_that_asks_for_less_gets_half_until_it_takes_more() {
+        let mut controller = Controller::fixed(16);
+        controller.throttled();
+        assert_eq!(controller.limit(), 8);
+        let sample = Sample { goodput: 1e9, was_full: true, was_busy: false };
+        assert!(!controller.measured(sample, Duration::from_secs(1)));
+        controller.throttled();
+        assert_eq!(controller.limit(), 4);
+        // One more for each window's worth: 4 + 5 + … + 15.
+        let successes = (0..1_000).take_while(|_| {
+            controller.succeeded();
+            controller.limit() < 16
+        });
+        assert_eq!(successes.count() + 1, (4..16).sum::<usize>());
+        assert!((0..100).all(|_| !controller.succeeded()));
+        for _ in 0..9 {
+            controller.throttled();
+        }
+        assert_eq!(controller.limit(), 1);
+    }
+}
