@@ -18,18 +18,19 @@ use futures::future::BoxFuture;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::failure::{BoxError, Failure};
 use super::proxy::Rules;
+use super::secure::{Layer, secure};
 use super::{ConnectOptions, SharedTls, send};
 
 /// A peer that vanished without a word (a machine without power, a forgotten NAT entry) is noticed
@@ -41,7 +42,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 type Tcp = TokioIo<TcpStream>;
 /// A connection to the hop, which speaks TLS itself where it is a destination or a proxy of https.
-type Hop = MaybeHttpsStream<Tcp>;
+type Hop = Layer<Tcp>;
 
 /// Makes connections for hyper's pool.
 #[derive(Clone)]
@@ -77,18 +78,18 @@ impl Dialer {
     async fn dial(self, destination: Uri) -> Result<Stream, BoxError> {
         let Some(proxy) = self.proxies.proxy_for(&destination) else {
             let (hop, _) = self.open(&destination, is_https(&destination)).await?;
-            return Ok(Stream { io: MaybeHttpsStream::Http(hop), absolute_form: false });
+            return Ok(Stream { io: Layer::Plain(hop), absolute_form: false });
         };
         let tunnel = is_https(&destination);
         let named = |source| Failure::through(&proxy, source);
         let (hop, config) =
             self.open(proxy.uri(), tunnel || is_https(proxy.uri())).await.map_err(&named)?;
         match config.filter(|_| tunnel) {
-            None => Ok(Stream { io: MaybeHttpsStream::Http(hop), absolute_form: true }),
+            None => Ok(Stream { io: Layer::Plain(hop), absolute_form: true }),
             Some(config) => {
                 let hop = open_tunnel(hop, &proxy, &destination).await.map_err(named)?;
-                let io = secure(hop, config, destination).await?;
-                Ok(Stream { io, absolute_form: false })
+                let tls = secure(hop, config, name_of(&destination)?).await?;
+                Ok(Stream { io: Layer::Secure(Box::new(tls)), absolute_form: false })
             }
         }
     }
@@ -114,8 +115,8 @@ impl Dialer {
         };
         let (io, config) = futures::future::try_join(connect, config).await?;
         let io = match config.clone().filter(|_| is_https(hop)) {
-            None => MaybeHttpsStream::Http(io),
-            Some(config) => secure(io, config, hop.clone()).await?,
+            None => Layer::Plain(io),
+            Some(config) => Layer::Secure(Box::new(secure(io, config, name_of(hop)?).await?)),
         };
         Ok((io, config))
     }
@@ -156,16 +157,10 @@ async fn open_tunnel(hop: Hop, proxy: &Intercept, destination: &Uri) -> Result<H
     tunnel.call(destination.clone()).await.map_err(Failure::tunnel)
 }
 
-/// Does the TLS handshake with `destination` over a connection that is there already.
-async fn secure<T>(
-    io: T,
-    config: Arc<ClientConfig>,
-    destination: Uri,
-) -> Result<MaybeHttpsStream<T>, BoxError>
-where
-    T: Read + Write + Connection + Send + Unpin + 'static,
-{
-    HttpsConnector::from((Opened(Some(io)), config)).call(destination).await
+/// Whom a certificate has to name.
+fn name_of(uri: &Uri) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    let host = uri.host().unwrap_or_default();
+    ServerName::try_from(host.trim_matches(['[', ']'])).map(|name| name.to_owned())
 }
 
 /// An open connection in the place of a connector, for the layers that expect to open their own.
@@ -239,7 +234,7 @@ fn rotate(addresses: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
 
 /// A connection as hyper's pool sees it.
 pub(super) struct Stream {
-    io: MaybeHttpsStream<Hop>,
+    io: Layer<Hop>,
     /// Whether requests name the whole URL, as a proxy needs it.
     absolute_form: bool,
 }
@@ -286,7 +281,7 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let MaybeHttpsStream::Http(MaybeHttpsStream::Http(tcp)) = &self.io {
+        if let Layer::Plain(Layer::Plain(tcp)) = &self.io {
             return send::poll_send(tcp.inner(), cx, slices);
         }
         Pin::new(&mut self.io).poll_write_vectored(cx, slices)

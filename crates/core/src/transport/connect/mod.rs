@@ -16,6 +16,8 @@
 mod dial;
 mod failure;
 mod proxy;
+mod records;
+mod secure;
 mod send;
 mod tls;
 
