@@ -51,6 +51,6 @@ pub use options::{
 pub use report::{Report, ReportedChecksum};
 pub use session::Session;
 pub use transport::ObjectInfo;
-pub use transport::connect::Proxies;
+pub use transport::connect::{Proxies, Resolve, Resolving};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

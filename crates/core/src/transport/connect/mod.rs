@@ -5,7 +5,8 @@
 //! SDK's [`HttpClient`] trait is implemented here over `hyper`. Each lane has a [`Client`] with a
 //! connection pool of its own, so that no connection is ever driven by another core; all of them
 //! share one [`SharedTls`], so that root certificates are read once, and only if some endpoint is
-//! https.
+//! https, and one set of [`Addresses`], so that connections are spread over all of a store's
+//! machines however many lanes there are.
 //!
 //! A pooled connection may have been closed by the server in the meantime. Where that is known
 //! before a request's first byte is written, the request, with its body untouched, moves to another
@@ -13,6 +14,7 @@
 //! which of its requests are safe to repeat. Bodies have no time limit here, because the engine
 //! watches their progress itself.
 
+mod addresses;
 mod dial;
 mod failure;
 mod proxy;
@@ -20,6 +22,7 @@ mod records;
 mod secure;
 mod send;
 mod tls;
+mod vigil;
 
 #[cfg(test)]
 mod tests;
@@ -49,8 +52,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use self::dial::Dialer;
 use self::failure::{Failure, connector_error};
 use self::proxy::Rules;
+use self::vigil::{Vigil, WatchedBody};
 use crate::error::Result;
 
+pub(crate) use self::addresses::Addresses;
+pub use self::addresses::{Resolve, Resolving};
 pub use self::proxy::Proxies;
 pub(crate) use self::tls::SharedTls;
 
@@ -67,10 +73,13 @@ const BUFFER_BYTES: usize = 512 * 1024;
 /// How connections are made and kept. All clients of a session use the same.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectOptions {
-    /// How long opening a connection may take in all: name lookup, TCP, proxy and TLS. A name's
-    /// addresses share it, so that one dead address does not use it up. Default 10 s, since a lost
-    /// first packet alone costs 1 s, then 2, then 4.
+    /// How long opening a connection may take in all: name lookup, TCP, proxy and TLS. A name's other
+    /// addresses are tried meanwhile, so that one dead address does not use it up. Default 10 s, since
+    /// a lost first packet alone costs 1 s, then 2, then 4.
     pub connect_timeout: Duration,
+    /// How long a connection may be silent before a request over it is given up, by the engine.
+    /// Addresses where that happens are put aside. Default 20 s.
+    pub stall_timeout: Duration,
     /// How long an unused connection is kept. Default 15 s: Amazon's servers close theirs after
     /// about 20 s, and a request that meets a closing connection is lost and has to be repeated,
     /// which costs more than a new connection does.
@@ -94,6 +103,7 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(15),
             ca_bundle: None,
             verify_tls: true,
@@ -106,12 +116,16 @@ impl Default for ConnectOptions {
 
 /// A client with a connection pool of its own, to be given to the SDK's configuration.
 ///
-/// Certificates and their checking come from `shared`; everything else from `options`. Fails where
-/// a proxy's URL is malformed. Opens nothing: the first request does.
-pub(crate) fn http_client(options: &ConnectOptions, shared: &SharedTls) -> Result<Client> {
+/// Certificates and their checking come from `tls`, addresses from `addresses`, everything else from
+/// `options`. Fails where a proxy's URL is malformed. Opens nothing: the first request does.
+pub(crate) fn http_client(
+    options: &ConnectOptions,
+    tls: &SharedTls,
+    addresses: &Addresses,
+) -> Result<Client> {
     let proxies = Arc::new(Rules::new(&options.proxies)?);
     let opened = Arc::new(AtomicU64::new(0));
-    let dialer = Dialer::new(options, shared.clone(), proxies.clone(), opened.clone());
+    let dialer = Dialer::new(options, tls, addresses, proxies.clone(), opened.clone());
     let hyper = legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -124,7 +138,9 @@ pub(crate) fn http_client(options: &ConnectOptions, shared: &SharedTls) -> Resul
         .http1_writev(true)
         .retry_canceled_requests(true)
         .build(dialer);
-    Ok(Client(Arc::new(Inner { hyper, proxies, opened, server: OnceLock::new() })))
+    // Half, because what was handed to a connection and what left it are not the same moment.
+    let silence = options.stall_timeout / 2;
+    Ok(Client(Arc::new(Inner { hyper, proxies, opened, silence, server: OnceLock::new() })))
 }
 
 /// An HTTP/1.1 client for the SDK. Clones share one pool, and what was seen over it.
@@ -135,6 +151,7 @@ struct Inner {
     hyper: legacy::Client<Dialer, SdkBody>,
     proxies: Arc<Rules>,
     opened: Arc<AtomicU64>,
+    silence: Duration,
     server: OnceLock<String>,
 }
 
@@ -212,17 +229,25 @@ impl Inner {
         if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
         }
+        let used = capture_connection(&mut request);
         // The SDK asks for the connection that carried a request, to close it where the answer says
         // that the server behind it is in trouble.
         if let Some(wanted) = request.extensions().get::<CaptureSmithyConnection>().cloned() {
-            let used = capture_connection(&mut request);
+            let used = used.clone();
             wanted.set_connection_retriever(move || connection_metadata(&used));
         }
-        let response =
-            self.hyper.request(request).await.map_err(|error| connector_error(error.into()))?;
+        let mut vigil = Vigil::new(used, self.silence);
+        let response = match self.hyper.request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                vigil.end();
+                return Err(connector_error(error.into()));
+            }
+        };
         if let Some(proxy) =
             proxy.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
         {
+            vigil.end();
             return Err(connector_error(
                 Failure::through(&proxy, Failure::ProxyCredentials).into(),
             ));
@@ -233,7 +258,8 @@ impl Inner {
             // Another request may have been first; then its answer stays.
             let _ = self.server.set(String::from_utf8_lossy(server.as_bytes()).into_owned());
         }
-        HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+        let body = |body| SdkBody::from_body_1_x(WatchedBody { body, vigil });
+        HttpResponse::try_from(response.map(body))
             .map_err(|error| ConnectorError::other(error.into(), None))
     }
 }
