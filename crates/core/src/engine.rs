@@ -92,6 +92,11 @@ impl Engine {
         self.drive(task).await
     }
 
+    /// The same on another lane.
+    pub(crate) fn at(&self, lane: LaneId) -> Self {
+        Self { stages: Arc::clone(&self.stages), home: lane }
+    }
+
     /// Requests over this transfer's own lane: everything but the parts.
     pub(crate) fn calls(&self) -> &Calls {
         self.calls_on(self.home)

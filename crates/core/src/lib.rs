@@ -28,6 +28,7 @@ mod flow;
 pub mod integrity;
 pub mod limits;
 pub mod manifest;
+mod many;
 mod object;
 mod options;
 pub mod plan;
@@ -43,6 +44,7 @@ mod url;
 
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
+pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
     Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, Resume,

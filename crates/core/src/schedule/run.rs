@@ -119,12 +119,12 @@ where
             }
             Some((number, result)) = running.next() => {
                 match result {
-                    Ok((result, _admission)) => {
+                    Ok((Ok(result), _admission)) => {
                         stop.remove(&number);
                         window.succeeded();
                         done.push((number, result));
                     }
-                    Err(error) => break error,
+                    Ok((Err(error), _)) | Err(error) => break error,
                 }
             }
             admission = admitted => {
@@ -134,7 +134,7 @@ where
                 let moving = job(lane, part);
                 let task = Task(lanes.spawn(lane, async move {
                     // Given back where the outcome is looked at: after a failure nothing follows.
-                    Ok((moving.await?, admission))
+                    Ok((moving.await, admission))
                 }));
                 stop.insert(part.number, task.0.abort_handle());
                 running.push(async move { (part.number, task.await) });

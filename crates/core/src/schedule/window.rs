@@ -16,12 +16,16 @@ use tokio::time::Instant;
 
 use super::Lanes;
 use super::control::{Controller, Sample};
+use super::hedge::Hedge;
 use super::pace::Pace;
 use crate::flow::Meter;
 
 /// Refusals that come closer together than this are of one burst: longer than a round trip to any
 /// place on earth, with some time for the store.
 const BURST: Duration = Duration::from_secs(1);
+
+/// After a refusal it takes this long until the store is taken to have forgotten it.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Memory is counted in these: a semaphore's count fits 32 bits.
 const MEMORY_UNIT_BYTES: u64 = 4096;
@@ -54,6 +58,7 @@ struct Inner {
     memory_units: u32,
     meter: Meter,
     pace: Pace,
+    hedge: Arc<Hedge>,
     state: Mutex<State>,
 }
 
@@ -115,6 +120,7 @@ impl Window {
             memory_units: self.0.memory_units,
             meter: self.0.meter.clone(),
             pace: self.0.pace.clone(),
+            hedge: Arc::clone(&self.0.hedge),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -129,6 +135,7 @@ impl Window {
             memory_units: units,
             meter,
             pace: Pace::default(),
+            hedge: Arc::default(),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -157,6 +164,17 @@ impl Window {
     /// Waits until the store is likely to take one more request. Returns how long that was.
     pub(crate) async fn paced(&self) -> Duration {
         self.0.pace.wait().await
+    }
+
+    /// Whether the store asked for fewer requests, lately.
+    pub(super) fn is_throttled(&self) -> bool {
+        let at = self.state().throttled_at;
+        at.is_some_and(|at| at.elapsed() < CALM)
+    }
+
+    /// What its parts took.
+    pub(super) fn hedge(&self) -> &Hedge {
+        &self.0.hedge
     }
 
     /// Parts that may be in flight now.

@@ -395,7 +395,7 @@ async fn sum(source: &Source, part: Part, algorithm: Algorithm) -> Result<Digest
     Ok(hasher.finish())
 }
 
-fn choose_algorithm(
+pub(crate) fn choose_algorithm(
     profile: &StoreProfile,
     url: &S3Url,
     options: &UploadOptions,
