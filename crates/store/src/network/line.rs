@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::pace::Pace;
-use super::{Conditions, Direction, NetworkControl};
+use super::pace::{Limits, Pace};
+use super::{Direction, NetworkControl};
 use crate::stats::OpenConnection;
 
 /// Most slices that are written at once while there is a pace.
@@ -46,7 +46,7 @@ impl Flow {
     }
 
     /// Waits for the next turn; how many bytes may go then.
-    fn poll_turn(&mut self, cx: &mut Context<'_>, limits: super::Limits<'_>) -> Poll<usize> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, limits: Limits<'_>) -> Poll<usize> {
         loop {
             let until = match self.pace.ask(Instant::now(), limits) {
                 Ok(most) => return Poll::Ready(most),
@@ -66,7 +66,7 @@ impl Flow {
         }
     }
 
-    fn went(&mut self, bytes: usize, limits: super::Limits<'_>) {
+    fn went(&mut self, bytes: usize, limits: Limits<'_>) {
         self.pace.went(Instant::now(), bytes, limits);
     }
 }
@@ -81,7 +81,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
         let Some(now) = line.network.pacing() else {
             return Pin::new(&mut line.inner).poll_read(cx, into);
         };
-        let limits = limits(&now, Direction::In, &line.open);
+        let limits = now.limits(Direction::In, line.open.connections());
         let most = ready!(line.reads.poll_turn(cx, limits));
         let room = into.initialize_unfilled_to(most.min(into.remaining()));
         let mut part = ReadBuf::new(room);
@@ -103,7 +103,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
         let Some(now) = line.network.pacing() else {
             return Pin::new(&mut line.inner).poll_write(cx, bytes);
         };
-        let limits = limits(&now, Direction::Out, &line.open);
+        let limits = now.limits(Direction::Out, line.open.connections());
         let most = ready!(line.writes.poll_turn(cx, limits));
         let part = &bytes[..most.min(bytes.len())];
         let count = ready!(Pin::new(&mut line.inner).poll_write(cx, part))?;
@@ -120,7 +120,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
         let Some(now) = line.network.pacing() else {
             return Pin::new(&mut line.inner).poll_write_vectored(cx, slices);
         };
-        let limits = limits(&now, Direction::Out, &line.open);
+        let limits = now.limits(Direction::Out, line.open.connections());
         let mut left = ready!(line.writes.poll_turn(cx, limits));
         let mut parts = [io::IoSlice::new(&[]); MAX_SLICES];
         for (part, slice) in parts.iter_mut().zip(slices) {
@@ -144,12 +144,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
-}
-
-fn limits<'a>(
-    now: &'a Conditions,
-    direction: Direction,
-    open: &OpenConnection,
-) -> super::Limits<'a> {
-    now.limits(direction, open.connections())
 }

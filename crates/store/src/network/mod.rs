@@ -37,8 +37,9 @@ const MIN_BYTES_PER_S: u64 = 1_000;
 
 /// What waits in the socket for the store to read it, at least and at most. A real sender has about as much
 /// under way as the network holds; the system's own choice would take whole parts off a client's hands at
-/// once, however slow the network.
-const RECEIVE_BYTES: (u64, u64) = (64 << 10, 4 << 20);
+/// once, however slow the network. More than a mebibyte is of no use on a loopback, and over many
+/// connections it exhausts what the system has for all sockets together.
+const RECEIVE_BYTES: (u64, u64) = (64 << 10, 1 << 20);
 
 /// How much of a second's bytes waits there, beside those that are under way.
 const RECEIVE_TIME: Duration = Duration::from_millis(20);
@@ -274,7 +275,7 @@ impl Conditions {
         if jitter.is_zero() {
             return latency;
         }
-        latency - jitter + jitter.mul_f64(2.0 * self.trips.draw(identity))
+        latency.saturating_sub(jitter) + jitter.mul_f64(2.0 * self.trips.draw(identity))
     }
 
     fn limits(&self, direction: Direction, connections: u64) -> Limits<'_> {
