@@ -15,7 +15,9 @@ fn main() {
         ["up", folder, url] => futures::executor::block_on(up(Path::new(folder), url)),
         ["down", url, folder] => futures::executor::block_on(down(url, Path::new(folder))),
         _ => {
-            eprintln!("usage: brigade-many up FOLDER s3://BUCKET/PREFIX | down s3://BUCKET/PREFIX FOLDER");
+            eprintln!(
+                "usage: brigade-many up FOLDER s3://BUCKET/PREFIX | down s3://BUCKET/PREFIX FOLDER"
+            );
             std::process::exit(2);
         }
     };

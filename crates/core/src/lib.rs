@@ -20,6 +20,7 @@
 //! The crate prints nothing, reads no environment beyond what `aws-config` does, and changes
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
+mod account;
 mod download;
 mod engine;
 mod error;
@@ -50,7 +51,7 @@ pub use options::{
     Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, Resume,
     RetryOptions, SessionOptions, UploadOptions, Verify,
 };
-pub use report::{Report, ReportedChecksum};
+pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::Session;
 pub use transport::ObjectInfo;
 pub use transport::connect::Proxies;

@@ -64,7 +64,7 @@ const UNITS: [(&str, f64); 12] = [
 const RATES: (f64, f64) = (1e3, 1e12);
 
 /// A rate, in bytes a second.
-fn rate(typed: &str) -> Result<u64, String> {
+pub(super) fn rate(typed: &str) -> Result<u64, String> {
     let trimmed = typed.trim();
     let split = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(split);

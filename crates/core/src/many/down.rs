@@ -173,6 +173,7 @@ where
         };
         window.taken();
         flow.moved(len);
+        flow.limited(len).await;
         let partial = write(target, &chunks)?;
         let (key, target) = (key.to_owned(), target.to_owned());
         Ok(Short::Written(Written { partial, target, key, bytes: len, is_proven }))

@@ -106,6 +106,7 @@ where
         self.job.scope.flow().held_back(waited);
         let len = content.len() as u64;
         let kind = self.options.content_type.as_deref();
+        self.job.scope.flow().limited(len).await;
         match direct.put(&self.bucket, key, content, digest, kind).await {
             Ok(headers) => {
                 let is_proven = is_proven(&headers, digest, profile.etag_is_md5);

@@ -149,9 +149,8 @@ mod tests {
         assert!(matches!(moved, First::Again("done")));
         assert!(begun.elapsed() >= SOONEST && begun.elapsed() < Duration::from_secs(30));
         // The second try fails: the first is waited for.
-        let failing = async || -> Result<()> {
-            Err(Error::new(ErrorKind::Rejected, "send", "a part", "no"))
-        };
+        let failing =
+            async || -> Result<()> { Err(Error::new(ErrorKind::Rejected, "send", "a part", "no")) };
         let moved = hedged(&scope, sleep(900), failing).await.expect("moved");
         assert!(matches!(moved, First::Try("done")));
     }

@@ -68,8 +68,6 @@ struct State {
     /// Slots that were taken away while they were in use, and go when they are given back.
     owed: usize,
     in_flight: usize,
-    /// The most there ever were.
-    peak: usize,
     throttled_at: Option<Instant>,
     part_time: Duration,
     measurement: Measurement,
@@ -156,9 +154,15 @@ impl Window {
         let mut state = self.state();
         state.count(now);
         state.in_flight += 1;
-        state.peak = state.peak.max(state.in_flight);
         drop(state);
         Admission { slot: Some(slot), memory: Some(memory), window: self.clone(), since: now }
+    }
+
+    /// Memory beside that of the parts that were admitted, where some is left.
+    pub(crate) fn spare(&self, bytes: u64) -> Option<Memory> {
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).ok()?;
+        let permit = Arc::clone(&self.0.memory).try_acquire_many_owned(units).ok()?;
+        Some(Memory { _permit: Some(permit) })
     }
 
     /// Waits until the store is likely to take one more request. Returns how long that was.
@@ -180,11 +184,6 @@ impl Window {
     /// Parts that may be in flight now.
     pub(crate) fn limit(&self) -> usize {
         self.state().controller.limit()
-    }
-
-    /// The most that ever were.
-    pub(crate) fn peak(&self) -> usize {
-        self.state().peak
     }
 
     /// Whether more parts would have brought more, had its bounds let it.
@@ -306,7 +305,6 @@ impl State {
             controller,
             owed: 0,
             in_flight: 0,
-            peak: 0,
             throttled_at: None,
             part_time: Duration::ZERO,
             measurement: Measurement {
@@ -378,7 +376,6 @@ mod tests {
         assert!(is_admitted(&by_slots, 1).await.is_none());
         drop(one);
         assert!(is_admitted(&by_slots, 1).await.is_some());
-        assert_eq!(by_slots.peak(), 2);
 
         let by_memory = window(16, 10 * MIB);
         let one = by_memory.admit(6 * MIB).await;
