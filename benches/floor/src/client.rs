@@ -46,14 +46,7 @@ pub(crate) fn up(url: &str, file: &Path, how: &How) -> Result<Json> {
 }
 
 /// Downloads an object by ranges.
-pub(crate) fn down(
-    url: &str,
-    file: &Path,
-    how: &How,
-    to: To,
-    size: Option<u64>,
-    fsync: bool,
-) -> Result<Json> {
+pub(crate) fn down(url: &str, file: &Path, how: &How, to: To, size: Option<u64>) -> Result<Json> {
     if to == To::New && file.exists() {
         fs::remove_file(file)?;
     }
@@ -77,9 +70,6 @@ pub(crate) fn down(
         ensure!(accepted(connection)?.content_length() == length, "not what was asked for");
         receive(connection, buffer, length, target.as_ref(), offset)
     })?;
-    if let (Some(target), true) = (&target, fsync) {
-        target.sync_all()?;
-    }
     Ok(clock.stop(size))
 }
 
@@ -103,7 +93,7 @@ pub(crate) fn up_many(url: &str, folder: &Path, how: &How) -> Result<Json> {
 }
 
 /// Downloads every object of a set.
-pub(crate) fn down_many(url: &str, folder: &Path, how: &How, fsync: bool) -> Result<Json> {
+pub(crate) fn down_many(url: &str, folder: &Path, how: &How) -> Result<Json> {
     let (clock, place) = (Clock::start(), Place::new(url, how)?);
     let named = place.path.trim_end_matches('/').splitn(3, '/').nth(2).and_then(Set::named);
     let set = named.context("the address is not that of a set")?;
@@ -112,15 +102,8 @@ pub(crate) fn down_many(url: &str, folder: &Path, how: &How, fsync: bool) -> Res
         place.ask(connection, "GET", &name, "", 0)?;
         ensure!(accepted(connection)?.content_length() == set.size, "not what was expected");
         let target = File::create(folder.join(name))?;
-        receive(connection, buffer, set.size, Some(&target), 0)?;
-        if fsync {
-            target.sync_all()?;
-        }
-        Ok(())
+        receive(connection, buffer, set.size, Some(&target), 0)
     })?;
-    if fsync {
-        File::open(folder)?.sync_all()?;
-    }
     Ok(clock.stop(u64::from(set.count) * set.size).number("objects", set.count))
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 
 use crate::Json;
@@ -24,6 +24,8 @@ const DEPTHS: [u64; 4] = [1, 2, 3, 4];
 
 /// Writes `size` bytes, for every depth into the same file, preallocated anew.
 pub(crate) fn write(file: &Path, size: u64) -> Result<Json> {
+    let aligned = size.is_multiple_of(ALIGNMENT_BYTES as u64);
+    ensure!(aligned, "direct writes come in multiples of {ALIGNMENT_BYTES} bytes, which {size} is not");
     let mut runs = Vec::new();
     for depth in DEPTHS {
         let target = direct(OpenOptions::new().write(true).create(true).truncate(true), file)?;
@@ -39,14 +41,21 @@ pub(crate) fn write(file: &Path, size: u64) -> Result<Json> {
         target.sync_all()?;
         runs.push((depth, clock.stop(size)));
     }
-    Ok(told("direct", runs))
+    Ok(told(runs))
 }
 
-/// Reads the whole file, for every depth past the page cache, and once through it.
-pub(crate) fn read(file: &Path) -> Result<Json> {
+/// Reads the whole file: for every depth past the page cache, or once through an emptied one.
+pub(crate) fn read(file: &Path, buffered: bool) -> Result<Json> {
     let plain = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-    // The last piece may not be a whole block, which direct reads do not mind.
     let size = plain.metadata()?.len();
+    if buffered {
+        // Only what is on disk already can be dropped.
+        plain.sync_all()?;
+        rustix::fs::fadvise(&plain, 0, None, Advice::DontNeed)?;
+        let clock = Clock::start();
+        in_blocks(1, size, |buffer, offset| Ok(plain.read_exact_at(buffer, offset)?))?;
+        return Ok(told(vec![(1, clock.stop(size))]));
+    }
     let mut runs = Vec::new();
     for depth in DEPTHS {
         let source = direct(OpenOptions::new().read(true), file)?;
@@ -54,11 +63,7 @@ pub(crate) fn read(file: &Path) -> Result<Json> {
         in_blocks(depth, size, |buffer, offset| Ok(source.read_exact_at(buffer, offset)?))?;
         runs.push((depth, clock.stop(size)));
     }
-    plain.sync_all()?;
-    rustix::fs::fadvise(&plain, 0, None, Advice::DontNeed)?;
-    let clock = Clock::start();
-    in_blocks(1, size, |buffer, offset| Ok(plain.read_exact_at(buffer, offset)?))?;
-    Ok(told("direct", runs).list("buffered", &[clock.stop(size)]))
+    Ok(told(runs))
 }
 
 fn direct(options: &mut OpenOptions, file: &Path) -> Result<File> {
@@ -69,9 +74,9 @@ fn direct(options: &mut OpenOptions, file: &Path) -> Result<File> {
         .with_context(|| format!("cannot open {} for direct I/O", file.display()))
 }
 
-fn told(name: &str, runs: Vec<(u64, Json)>) -> Json {
+fn told(runs: Vec<(u64, Json)>) -> Json {
     let runs: Vec<Json> = runs.into_iter().map(|(depth, run)| run.number("depth", depth)).collect();
-    Json::default().list(name, &runs)
+    Json::default().list("runs", &runs)
 }
 
 /// Calls `job` with an aligned buffer for each block, by `depth` threads.

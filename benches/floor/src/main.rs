@@ -64,9 +64,6 @@ enum Command {
         /// Size of the object; asked for where it is not given.
         #[arg(long, value_parser = size)]
         size: Option<u64>,
-        /// Sync the file before the clock stops.
-        #[arg(long)]
-        fsync: bool,
     },
     /// Uploads every file of a folder, one request each.
     UpMany {
@@ -83,9 +80,6 @@ enum Command {
         folder: PathBuf,
         #[command(flatten)]
         how: How,
-        /// Sync every file before the clock stops.
-        #[arg(long)]
-        fsync: bool,
     },
     /// Writes a file past the page cache, by one to four threads, and syncs it.
     DiskWrite {
@@ -93,8 +87,13 @@ enum Command {
         #[arg(long, value_parser = size, default_value = "8GiB")]
         size: u64,
     },
-    /// Reads a file past the page cache, by one to four threads, and through an emptied one.
-    DiskRead { file: PathBuf },
+    /// Reads a file past the page cache, by one to four threads.
+    DiskRead {
+        file: PathBuf,
+        /// Read in order through the page cache instead, which is emptied of the file first.
+        #[arg(long)]
+        buffered: bool,
+    },
     /// Runs a command and tells how long it took, its CPU time and its peak memory.
     Measure {
         /// What becomes of the command's standard output.
@@ -150,15 +149,11 @@ fn run(command: Command) -> anyhow::Result<Json> {
     match command {
         Command::Serve { port, tls, cert_out } => serve::serve(port, tls, cert_out.as_deref()),
         Command::Up { url, file, how } => client::up(&url, &file, &how),
-        Command::Down { url, file, how, to, size, fsync } => {
-            client::down(&url, &file, &how, to, size, fsync)
-        }
+        Command::Down { url, file, how, to, size } => client::down(&url, &file, &how, to, size),
         Command::UpMany { url, folder, how } => client::up_many(&url, &folder, &how),
-        Command::DownMany { url, folder, how, fsync } => {
-            client::down_many(&url, &folder, &how, fsync)
-        }
+        Command::DownMany { url, folder, how } => client::down_many(&url, &folder, &how),
         Command::DiskWrite { file, size } => disk::write(&file, size),
-        Command::DiskRead { file } => disk::read(&file),
+        Command::DiskRead { file, buffered } => disk::read(&file, buffered),
         Command::Measure { stdout, sync, command } => measure::measure(&command, stdout, &sync),
     }
 }
