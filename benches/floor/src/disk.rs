@@ -25,7 +25,10 @@ const DEPTHS: [u64; 4] = [1, 2, 3, 4];
 /// Writes `size` bytes, for every depth into the same file, preallocated anew.
 pub(crate) fn write(file: &Path, size: u64) -> Result<Json> {
     let aligned = size.is_multiple_of(ALIGNMENT_BYTES as u64);
-    ensure!(aligned, "direct writes come in multiples of {ALIGNMENT_BYTES} bytes, which {size} is not");
+    ensure!(
+        aligned,
+        "direct writes come in multiples of {ALIGNMENT_BYTES} bytes, which {size} is not"
+    );
     let mut runs = Vec::new();
     for depth in DEPTHS {
         let target = direct(OpenOptions::new().write(true).create(true).truncate(true), file)?;

@@ -59,10 +59,16 @@ pub(crate) fn measure(command: &[OsString], stdout: Stdout, sync: &[PathBuf]) ->
         .stdout(out)
         .spawn()
         .with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
+    let mut stdout_bytes = 0;
     if let Some(pipe) = child.stdout.take() {
         let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
-        let how = SpliceFlags::MOVE;
-        while rustix::pipe::splice(&pipe, None, &nowhere, None, SPLICE_BYTES, how)? > 0 {}
+        loop {
+            let how = SpliceFlags::MOVE;
+            match rustix::pipe::splice(&pipe, None, &nowhere, None, SPLICE_BYTES, how)? {
+                0 => break,
+                moved => stdout_bytes += moved as u64,
+            }
+        }
     }
     let (status, usage) = ended(&child)?;
     for path in sync {
@@ -78,7 +84,8 @@ pub(crate) fn measure(command: &[OsString], stdout: Stdout, sync: &[PathBuf]) ->
         .number("wall_s", begun.elapsed().as_secs_f64())
         .number("user_s", seconds(usage.ru_utime))
         .number("system_s", seconds(usage.ru_stime))
-        .number("peak_kib", usage.ru_maxrss))
+        .number("peak_kib", usage.ru_maxrss)
+        .number("stdout_bytes", stdout_bytes))
 }
 
 /// Waits for a process: its exit code (128 and the signal where one ended it, as shells have it), and

@@ -1,7 +1,8 @@
 //! Which objects there are: those whose names tell their size, sets of many small ones, and what was
 //! uploaded, of which the size is all that is remembered.
 //!
-//! A key that ends in a size, such as `any/2GiB`, is an object of that size. `set/10000x16KiB/` has ten
+//! A key that ends in a size, such as `any/2GiB`, is an object of that size. It is listed once it was
+//! asked for: some clients look an object up in the listing of its folder. `set/10000x16KiB/` has ten
 //! thousand objects of 16 KiB, `000000` to `009999`; count and size are free.
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,7 +39,9 @@ impl Objects {
                 name.len() == SET_DIGITS && name.parse::<u32>().is_ok_and(|n| n < set.count);
             return known.then_some(set.size);
         }
-        size(key.rsplit(['/', '-']).next()?)
+        let size = size(key.rsplit(['/', '-']).next()?)?;
+        self.put(bucket, key, size);
+        Some(size)
     }
 
     pub(crate) fn put(&self, bucket: &str, key: &str, size: u64) {
