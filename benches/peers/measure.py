@@ -22,6 +22,7 @@ class Line:
     command: Callable  # () -> peers.Command, or None for what the client cannot do
     work: str = ""
     bytes: int | None = None  # where it is not the case's
+    unchecked: bool = False  # it does less than the others, and says so
     own: bool = False  # the command measures itself and prints its runs, of which the best counts
     x: float | None = None
 
@@ -42,6 +43,7 @@ class Case:
     prepare: Callable = lambda: None  # before every run
     sync: list = field(default_factory=list)  # synced within the time
     stdout: str = "null"
+    check: Callable = lambda told, thorough: None  # after every run; says what is wrong, if anything
     axis: str = ""  # of a curve
 
 
@@ -54,7 +56,7 @@ def measured(case, rounds):
             if id(line) in failed:
                 continue
             try:
-                result = once_more_if_failed(case, line)
+                result = once_more_if_failed(case, line, thorough=number == 0)
             except Failed as failure:
                 failed[id(line)] = str(failure)
                 print(f"{case.name}: {line.client}, {line.setting}: {failure}", file=sys.stderr)
@@ -86,14 +88,14 @@ class Failed(Exception):
     """A client that did not do what it was to do, with the last it said."""
 
 
-def once_more_if_failed(case, line):
+def once_more_if_failed(case, line, thorough):
     try:
-        return once(case, line)
+        return once(case, line, thorough)
     except Failed:
-        return once(case, line)
+        return once(case, line, thorough)
 
 
-def once(case, line):
+def once(case, line, thorough):
     """Wall seconds, CPU seconds and peak memory of one run; `None` where the client cannot do it."""
     case.prepare()
     command = line.command()
@@ -109,6 +111,9 @@ def once(case, line):
     told = json.loads(finished([*words, "--", *command.words], command.env))
     if told["status"] != 0:
         raise Failed(f"{told['stderr']} (exit code {told['status']})")
+    wrong = None if line.unchecked else case.check(told, thorough)
+    if wrong:
+        raise Failed(wrong)
     return {
         "wall_s": told["wall_s"], "cpu_s": told["user_s"] + told["system_s"],
         "peak_mib": told["peak_kib"] / 1024,

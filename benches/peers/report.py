@@ -76,7 +76,7 @@ def table(result):
     }[result["per"]]
     base = next((line for line in result["lines"] if line["client"] == result["base"] and "wall_s" in line), None)
     peers = [line for line in result["lines"] if line["client"] not in NOT_PEERS and "wall_s" in line]
-    best = min((median(line, "wall_s") for line in peers), default=None)
+    best = min((median(line, "wall_s") for line in peers), default=None) if result["base"] else None
 
     columns = ["client", "settings", "wall s"]
     if rate_name:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 
+import checks
 from machine import available_bytes
 from measure import Case, Line
 
@@ -31,13 +32,16 @@ def existing(here):
 def stdout(here):
     """One object down, to standard output"""
     bytes = size(here, 2 * GIB)
-    yield case(
+    made = case(
         here, "stdout", f"{text(bytes)} to standard output",
         "Standard output is a pipe; who reads it moves everything to `/dev/null` with `splice`, unseen. "
         "The floor receives into a buffer and drops it.",
         lambda client: lambda: client.cat(f"bench/{text(bytes)}"),
-        bytes=bytes, stdout="pipe",
+        bytes=bytes, stdout="pipe", check=checks.piped(bytes),
     )
+    for line in made.lines:
+        line.unchecked = line.client == "floor"
+    yield made
 
 
 def https(here):
@@ -107,6 +111,7 @@ def aws(here):
         scaled = "" if bytes == whole else f" Scaled down to {text(bytes)}, which this machine's memory has room for."
         for way, make in (("upload", one_up), ("download", one_down)):
             made = make(here, f"{way}-{text(whole)}-1x-ram", bytes)
+            made.title = made.name
             made.about += scaled
             yield made
         here.empty()
@@ -171,17 +176,24 @@ def stores(here):
         f"brigade alone, {text(bytes)}, against several stores. SeaweedFS keeps what it gets, on disk; the others "
         "keep nothing. No comparison of clients."
     )
-    key = f"bench/{text(bytes)}"
 
-    def words(site, source, target):
+    def copy(site, source, target):
         return lambda: here.client("brigade", site).cp(source, target)
 
-    def case_of(way, make, prepare):
-        lines = [Line(name, "", make(site)) for name, site in sites.items()]
-        return Case(f"stores-{way}", f"Stores, {way}", about, here.floor, lines, bytes=bytes, base="", prepare=prepare)
+    def lines(source_and_target):
+        return [Line(name, "", copy(site, *source_and_target(site))) for name, site in sites.items()]
 
-    yield case_of("upload", lambda site: words(site, source, site.url(key)), lambda: None)
-    yield case_of("download", lambda site: words(site, site.url(key), target), lambda: target.unlink(missing_ok=True))
+    def fetched(site):
+        # What was uploaded just before, where that is kept.
+        key = "uploaded/stores.bin" if site is weed else f"bench/{text(bytes)}"
+        return site.url(key), target
+
+    more = {"bytes": bytes, "base": ""}
+    up = lines(lambda site: (source, site.url("uploaded/stores.bin")))
+    yield Case("stores-upload", "Stores, upload", about, here.floor, up, **more)
+    down = lines(fetched)
+    more["prepare"] = lambda: target.unlink(missing_ok=True)
+    yield Case("stores-download", "Stores, download", about, here.floor, down, **more)
 
 
 ALL = {
@@ -202,16 +214,18 @@ def case(here, name, title, about, command, tls=False, **more):
 def one_up(here, name, bytes, folder=None, tls=False, **more):
     folder = folder or here.memory
     source = filled(here, folder, bytes)
-    made = case(
-        here, name, f"{text(bytes)} up" + (" over HTTPS" if tls else ""),
+    keys = checks.Fresh(f"uploaded/{name}-", ".bin")
+    title = f"{text(bytes)} up" + (" from disk" if folder == here.disk else "") + (" over HTTPS" if tls else "")
+    return case(
+        here, name, title,
         f"From a file {where(here, folder)}." + (trusted() if tls else ""),
-        lambda client: lambda: client.up(source, f"uploaded/{name}.bin"), tls=tls, bytes=bytes, **more,
+        lambda client: lambda: client.up(source, keys.next()), tls=tls, bytes=bytes,
+        check=checks.uploaded(here.store(tls), keys, bytes), **more,
     )
-    return made
 
 
 def one_down(here, name, bytes, folder=None, existing=False, synced=False, tls=False, **more):
-    target = (folder or here.memory) / "target"
+    target, key = (folder or here.memory) / "target", f"bench/{text(bytes)}"
 
     def prepare():
         # Each finds the same there: nothing, or a file of the same size.
@@ -228,10 +242,13 @@ def one_down(here, name, bytes, folder=None, existing=False, synced=False, tls=F
         )
     if synced:
         about += " It is synced within the time, whether the client does so itself or not."
+    title = f"{text(bytes)} down" + (" to disk" if folder == here.disk else "") + (" over HTTPS" if tls else "")
+    if existing:
+        title += " over a file that is there"
     return case(
-        here, name, f"{text(bytes)} down" + (" over HTTPS" if tls else ""), about + (trusted() if tls else ""),
-        lambda client: lambda: client.down(f"bench/{text(bytes)}", target), tls=tls, bytes=bytes,
-        prepare=prepare, sync=[target] if synced else [], **more,
+        here, name, title, about + (trusted() if tls else ""),
+        lambda client: lambda: client.down(key, target), tls=tls, bytes=bytes, prepare=prepare,
+        sync=[target] if synced else [], check=checks.file(here.store(tls), key, target, bytes), **more,
     )
 
 
@@ -244,7 +261,8 @@ def many(here, name, count, each, folder, synced=False, names=None):
     source.mkdir()
     fill = here.client("floor").down_many(key, source, count)
     subprocess.run(fill.words, check=True, stdout=subprocess.DEVNULL)
-    rounds = iter(range(1 << 30))
+    # No client finds what another has left.
+    prefixes = checks.Fresh(f"uploaded/{up_name}-", "/")
 
     def emptied():
         shutil.rmtree(target, ignore_errors=True)
@@ -261,8 +279,8 @@ def many(here, name, count, each, folder, synced=False, names=None):
     more = {"bytes": count * each, "objects": count, "per": "object"}
     yield case(
         here, up_name, f"{title} up", about + (" Nothing of it is in the page cache." if synced else ""),
-        # No client finds what another has left.
-        lambda client: lambda: client.up_many(source, f"uploaded/{next(rounds)}/"), prepare=cold, **more,
+        lambda client: lambda: client.up_many(source, prefixes.next()), prepare=cold,
+        check=checks.uploaded_many(here.store(), prefixes, count), **more,
     )
     shutil.rmtree(source)
     about = f"Into an empty folder {where(here, folder)}."
@@ -271,7 +289,8 @@ def many(here, name, count, each, folder, synced=False, names=None):
     yield case(
         here, down_name, f"{title} down", about,
         lambda client: lambda: client.down_many(key, target, count),
-        prepare=emptied, sync=[folder] if synced else [], **more,
+        prepare=emptied, sync=[folder] if synced else [],
+        check=checks.folder(here.store(), key, target, count, each), **more,
     )
     shutil.rmtree(target, ignore_errors=True)
 
