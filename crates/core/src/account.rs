@@ -55,6 +55,8 @@ impl Account {
         let (ran, queued) = self.lanes.times();
         let queued = queued.saturating_sub(self.queued);
         let mut waits = self.flow.waits();
+        // What is held back is under way all the while.
+        waits.network = waits.network.saturating_sub(waits.limited);
         // A thread that is blocked in a call may as well wait for a processor to return from it.
         waits.disk = waits.disk.saturating_sub(queued);
         let busy = ran.saturating_sub(self.ran) + queued;

@@ -113,6 +113,10 @@ where
                     drop(admission);
                     let url = S3Url::of(&self.shared.bucket, key.as_str());
                     let options = &self.shared.options;
+                    if let Err(error) = self.make_folder(folder_of(&target)) {
+                        self.job.failed(key, error);
+                        continue;
+                    }
                     match download::to_file(&self.engine, &url, &target, options).await {
                         Ok(report) => {
                             self.job.succeeded(report.bytes, report.verified.is_proof());

@@ -61,7 +61,7 @@ pub(crate) use self::failure::{describe, is_certificate_problem, is_proxy_creden
 /// 408 KiB. A larger read means fewer system calls and larger writes to disk; half a MiB still
 /// leaves a chunk in a core's second-level cache, where it is summed. It also bounds what is queued
 /// for one `writev` on the way up.
-const BUFFER_BYTES: usize = 512 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 /// How connections are made and kept. All clients of a session use the same.
 #[derive(Debug, Clone)]
