@@ -79,7 +79,7 @@ fn a_store_that_takes_few_requests_is_not_asked_for_more() {
 
 #[test]
 fn a_part_that_takes_far_longer_is_moved_again() {
-    let late = || Action::delay(Duration::from_secs(60));
+    let late = || Action::delay(Duration::from_mins(1));
     for (operation, up) in [("UploadPart", true), ("GetObject", false), ("GetObject", true)] {
         let sandbox = Sandbox::new();
         sandbox.file("f", 40 * 5 * MIB);
@@ -138,6 +138,18 @@ fn a_low_bandwidth_limit_is_no_stall() {
     assert_eq!(report["retries"], 0, "{report}");
 }
 
+/// A pipe's reader at 100 ns a byte.
+struct Slow;
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_micros(bytes.len() as u64 / 10));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn it_says_what_limits_it() {
     let far = Network { latency: Duration::from_millis(300), ..Network::default() };
@@ -151,16 +163,6 @@ fn it_says_what_limits_it() {
         assert_eq!(report.limited_by, limit, "{report:?}");
     }
 
-    struct Slow;
-    impl Write for Slow {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            std::thread::sleep(Duration::from_micros(bytes.len() as u64 / 10));
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let sandbox = behind(Network::default());
     let object = object(&sandbox, "16MiB");
     let report = block_on(object.download_to(Slow, "slow", DownloadOptions::default()));

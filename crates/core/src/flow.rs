@@ -243,10 +243,10 @@ mod tests {
             now = now.max(at);
             passed += 256 << 10;
         }
-        let rate = passed as f64 / (now - begun).as_secs_f64() / (200 << 20) as f64;
+        let rate = passed as f64 / (now - begun).as_secs_f64() / f64::from(200 << 20);
         assert!((0.99..1.01).contains(&rate), "{rate}");
         // A pause is not made up for.
-        let after = now + Duration::from_secs(60);
+        let after = now + Duration::from_mins(1);
         let at = limit.reserve(20 << 20, after);
         assert!(at >= after + Duration::from_millis(85), "{:?}", at - after);
     }

@@ -85,7 +85,7 @@ fn stall(typed: &str) -> Result<Duration, String> {
 
 /// From what a few parts need, to any size.
 fn memory(typed: &str) -> Result<u64, String> {
-    let bytes = parse_size(typed).map_err(|why| why.to_string())?;
+    let bytes = parse_size(typed)?;
     if bytes < LEAST_MEMORY_BYTES { Err("it must be at least 16MiB".into()) } else { Ok(bytes) }
 }
 

@@ -46,7 +46,7 @@ const OPERATION: &str = "download";
 const STREAM_RANGE_BYTES: u64 = 4 * MIB;
 
 /// A range that goes to a file holds what is read ahead of the write, and the read under way.
-pub(self) const RANGE_COST: Cost = Cost { memory_bytes: MIB };
+const RANGE_COST: Cost = Cost { memory_bytes: MIB };
 
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;

@@ -246,10 +246,8 @@ impl Proof {
         let encryption = text(headers, "x-amz-server-side-encryption");
         let may_be_md5 = encryption.is_none_or(|how| how == "AES256");
         let etag = text(headers, "etag").and_then(Md5ETag::parse);
-        match etag.filter(|etag| may_be_md5 && etag.parts.is_none()) {
-            Some(etag) => Some(Self::Md5 { etag, vouched: etag_is_md5 }),
-            None => None,
-        }
+        etag.filter(|etag| may_be_md5 && etag.parts.is_none())
+            .map(|etag| Self::Md5 { etag, vouched: etag_is_md5 })
     }
 
     fn hasher(&self) -> Option<Hasher> {

@@ -62,15 +62,14 @@ where
             let admission = self.job.scope.window().admit(SMALL_BYTES / 8).await;
             let Some((path, key)) = self.job.next() else { return };
             let short = self.by_the_short_way(&path, &key).await;
-            let outcome = match short {
-                Some(outcome) => outcome,
-                None => {
-                    // It takes slots of its own.
-                    drop(admission);
-                    let url = S3Url::of(&self.bucket, key);
-                    let moved = upload::run(&self.engine, &path, &url, &self.options).await;
-                    moved.map(|report| (report.bytes, report.verified.is_proof()))
-                }
+            let outcome = if let Some(outcome) = short {
+                outcome
+            } else {
+                // It takes slots of its own.
+                drop(admission);
+                let url = S3Url::of(&self.bucket, key);
+                let moved = upload::run(&self.engine, &path, &url, &self.options).await;
+                moved.map(|report| (report.bytes, report.verified.is_proof()))
             };
             match outcome {
                 Ok((bytes, is_proven)) => {

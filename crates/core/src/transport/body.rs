@@ -74,7 +74,7 @@ impl Watch {
     pub(crate) fn answered(&self) {
         let in_all = self.started.elapsed();
         let sending = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed)).min(in_all);
-        self.flow.answered(sending, in_all - sending);
+        self.flow.answered(sending, in_all.saturating_sub(sending));
     }
 
     /// Returns once nothing has moved for `limit`; never for one that no clock reaches.

@@ -311,15 +311,15 @@ impl Upload<'_> {
                     };
                     let first = engine.retry().run(&scope, Some(part.number), attempt);
                     let again = async || send(digest, flow.unheard()).await;
-                    let sent = hedged(&scope, first, again).await;
-                    let sent = sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
-                    let receipt = match sent {
-                        First::Try(receipt) => receipt,
-                        First::Again(receipt) => {
-                            options.events.moved(part.len_bytes);
-                            receipt
-                        }
-                    };
+                    let answer = Box::pin(hedged(&scope, first, again)).await;
+                    let receipt =
+                        match answer.map_err(|error| blame(&source, error.in_part(part.number)))? {
+                            First::Try(receipt) => receipt,
+                            First::Again(receipt) => {
+                                options.events.moved(part.len_bytes);
+                                receipt
+                            }
+                        };
                     tell_end(&options, part, started);
                     receipt
                 };
