@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Flow;
+use crate::flow::{AttemptBytes, Flow};
 use crate::limits::MIB;
 use crate::plan::Part;
 use crate::progress::Event;
-use crate::schedule::{LaneId, RetryScope};
+use crate::schedule::{LaneId, Memory, RetryScope};
 use crate::transport::Pin;
 use crate::url::S3Url;
 
@@ -29,6 +29,19 @@ pub(super) struct Request {
     pub(super) flow: Flow,
 }
 
+impl Request {
+    /// Tells of a part that [`fetch_again`] brought, of whose bytes nobody was told.
+    pub(super) fn tell_again(&self, part: Part) {
+        self.flow.events().moved(part.len_bytes);
+        let size_bytes = part.len_bytes;
+        self.flow.events().emit(|| Event::PartDone {
+            part: part.number,
+            size_bytes,
+            elapsed_ms: 0,
+        });
+    }
+}
+
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
 /// once, with its offset in the object, to `sink`.
 pub(super) async fn fetch(
@@ -43,11 +56,13 @@ pub(super) async fn fetch(
         .events()
         .emit(|| Event::PartStarted { part: part.number, size_bytes: part.len_bytes });
     let mut attempts = request.engine.retry().attempts(&request.scope, Some(part.number));
+    let mut told = request.flow.attempt();
     let mut reached = 0;
     while reached < part.len_bytes {
         attempts.turn().await;
         let before = reached;
-        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut sink).await else {
+        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut told, &mut sink).await
+        else {
             break;
         };
         if reached - before >= PROGRESS_BYTES {
@@ -57,6 +72,7 @@ pub(super) async fn fetch(
         waited.map_err(|error| error.in_part(part.number))?;
     }
     attempts.succeeded();
+    told.keep();
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.flow.events().emit(|| Event::PartDone {
         part: part.number,
@@ -66,12 +82,36 @@ pub(super) async fn fetch(
     Ok(())
 }
 
+/// One more attempt at the same part beside the first one, over another connection, into memory: of two
+/// that write to the same place, the one that is given up might write last. Nobody is told of its bytes.
+pub(super) async fn fetch_again(
+    request: &Request,
+    lane: LaneId,
+    part: Part,
+    mut sink: impl FnMut(&Bytes),
+) -> Result<(Vec<Bytes>, Memory)> {
+    let window = request.scope.window();
+    let memory = window.spare(part.len_bytes).ok_or_else(|| {
+        Error::new(ErrorKind::Io, super::OPERATION, request.url.to_string(), "no memory is left")
+    })?;
+    let mut told = request.flow.unheard().attempt();
+    let (mut chunks, mut reached) = (Vec::new(), 0);
+    fetch_once(request, lane, part, &mut reached, &mut told, &mut |_, chunk| {
+        sink(&chunk);
+        chunks.push(chunk);
+        Ok(())
+    })
+    .await?;
+    Ok((chunks, memory))
+}
+
 /// One attempt, from the byte reached to the end of the part.
 async fn fetch_once(
     request: &Request,
     lane: LaneId,
     part: Part,
     reached: &mut u64,
+    told: &mut AttemptBytes,
     sink: &mut impl FnMut(u64, Bytes) -> Result<()>,
 ) -> Result<()> {
     let (url, pin) = (&request.url, &request.pin);
@@ -91,7 +131,8 @@ async fn fetch_once(
         }
         sink(part.offset_bytes + *reached, chunk)?;
         *reached += len;
-        request.flow.moved(len);
+        told.moved(len);
+        request.flow.limited(len).await;
     }
     if *reached < part.len_bytes {
         return Err(broken(format!("the body ended {} bytes early", part.len_bytes - *reached)));

@@ -10,12 +10,14 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
+use crate::file::timed;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
 use crate::options::Cancel;
 use crate::plan::Plan;
@@ -330,12 +332,15 @@ pub(super) fn write_in_order(
     label: &str,
     mut waiting: Receiver<(Vec<Bytes>, Memory)>,
     mut hasher: InOrder,
+    waited: impl Fn(Duration),
 ) -> Result<Sums> {
     let failed = |source| Error::io("write to", Path::new(label), source);
     while let Some((chunks, _memory)) = waiting.blocking_recv() {
         for chunk in chunks {
             hasher.update(&chunk);
-            writer.write_all(&chunk).map_err(failed)?;
+            let (written, blocked) = timed(|| writer.write_all(&chunk));
+            waited(blocked);
+            written.map_err(failed)?;
         }
     }
     writer.flush().map_err(failed)?;

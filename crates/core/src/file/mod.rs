@@ -17,4 +17,4 @@ pub(crate) use journal::{Journal, JournalError};
 pub(crate) use mapping::file_behind;
 pub(crate) use source::Source;
 use target::parent_of;
-pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, write_at};
+pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, timed, write_at};

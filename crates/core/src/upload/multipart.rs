@@ -21,7 +21,7 @@ use crate::options::{Cancel, CustomerKey};
 use crate::plan::{Part, Plan};
 use crate::progress::Event;
 use crate::record::{is_worth_keeping, unix_now};
-use crate::schedule::{Cost, RetryScope, STOP_GRACE, run_parts};
+use crate::schedule::{Cost, First, RetryScope, STOP_GRACE, hedged, run_parts};
 use crate::transport::{PartReceipt, Payload, Receipt};
 use crate::url::S3Url;
 
@@ -86,7 +86,10 @@ impl Upload<'_> {
         plan: &Plan,
         begun: &Begun,
     ) -> Result<(Receipt, Computed)> {
-        let mut parts = self.move_parts(plan, begun).await?;
+        let moving = Instant::now();
+        let moved = self.move_parts(plan, begun).await;
+        self.account.moved_since(moving);
+        let mut parts = moved?;
         // What the bucket gets was acknowledged, all of it.
         if !parts.iter().map(|part| part.number).eq(1..=plan.part_count()) {
             let detail = "not every part is accounted for";
@@ -285,7 +288,7 @@ impl Upload<'_> {
             async move {
                 let started = Instant::now();
                 let digest = match algorithm {
-                    Some(algorithm) => Some(sum(&source, part, algorithm).await?),
+                    Some(algorithm) => Some(sum(&source, part, algorithm, scope.flow()).await?),
                     None => None,
                 };
                 let receipt = if let Some(receipt) = listed.receipt(part, digest) {
@@ -295,16 +298,28 @@ impl Upload<'_> {
                     receipt
                 } else {
                     tell_start(&options, part);
-                    let attempt = async |number| {
-                        let digest = summed_for(number, &source, part, digest).await?;
-                        let (content, flow) = (source.content(part)?, scope.flow().clone());
+                    let send = async |digest, flow| {
+                        let content = source.content(part)?;
                         let payload = Payload { content, digest, sign, flow };
                         let calls = engine.calls_on(lane);
                         calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                     };
-                    let sent = engine.retry().run(&scope, Some(part.number), attempt).await;
+                    let flow = scope.flow();
+                    let attempt = async |number| {
+                        let digest = summed_for(number, &source, part, digest, flow).await?;
+                        send(digest, flow.clone()).await
+                    };
+                    let first = engine.retry().run(&scope, Some(part.number), attempt);
+                    let again = async || send(digest, flow.unheard()).await;
+                    let answer = Box::pin(hedged(&scope, first, again)).await;
                     let receipt =
-                        sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
+                        match answer.map_err(|error| blame(&source, error.in_part(part.number)))? {
+                            First::Try(receipt) => receipt,
+                            First::Again(receipt) => {
+                                options.events.moved(part.len_bytes);
+                                receipt
+                            }
+                        };
                     tell_end(&options, part, started);
                     receipt
                 };
