@@ -44,7 +44,6 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::StatusCode;
 use http::header::{PROXY_AUTHORIZATION, SERVER};
-use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_connection};
 use hyper_util::client::proxy::matcher::Intercept;
@@ -53,7 +52,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use self::dial::Dialer;
 use self::failure::{Failure, connector_error};
 use self::proxy::Rules;
-use self::vigil::{Vigil, WatchedBody};
+use self::vigil::Vigil;
+pub(crate) use self::vigil::WatchedBody;
 use crate::error::Result;
 
 pub(crate) use self::addresses::Addresses;
@@ -173,14 +173,9 @@ impl Client {
     /// Sends a request that is ready as it is, past the SDK and without a time limit.
     pub(super) async fn send_plain(
         &self,
-        mut request: http::Request<SdkBody>,
-    ) -> Result<http::Response<Incoming>, ConnectorError> {
-        let inner = &self.0;
-        let proxy = inner.proxies.asked_in_absolute_form(request.uri());
-        if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
-        }
-        inner.hyper.request(request).await.map_err(|error| connector_error(error.into()))
+        request: http::Request<SdkBody>,
+    ) -> Result<http::Response<WatchedBody>, ConnectorError> {
+        self.0.send(request).await
     }
 }
 
@@ -226,7 +221,7 @@ impl HttpConnector for Exchange {
         let client = self.client.clone();
         let limit = self.read_timeout;
         HttpConnectorFuture::new(async move {
-            let answer = client.send(request);
+            let answer = client.send_for_sdk(request);
             match limit {
                 None => answer.await,
                 Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -238,9 +233,24 @@ impl HttpConnector for Exchange {
 }
 
 impl Inner {
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let mut request =
+    async fn send_for_sdk(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+        let response = self.send(request).await?;
+        if self.server.get().is_none()
+            && let Some(server) = response.headers().get(SERVER)
+        {
+            // Another request may have been first; then its answer stays.
+            let _ = self.server.set(String::from_utf8_lossy(server.as_bytes()).into_owned());
+        }
+        HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+            .map_err(|error| ConnectorError::other(error.into(), None))
+    }
+
+    async fn send(
+        &self,
+        mut request: http::Request<SdkBody>,
+    ) -> Result<http::Response<WatchedBody>, ConnectorError> {
         let proxy = self.proxies.asked_in_absolute_form(request.uri());
         if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
@@ -264,19 +274,10 @@ impl Inner {
             proxy.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
         {
             vigil.end();
-            return Err(connector_error(
-                Failure::through(&proxy, Failure::ProxyCredentials).into(),
-            ));
+            let refused = Failure::through(&proxy, Failure::ProxyCredentials);
+            return Err(connector_error(refused.into()));
         }
-        if self.server.get().is_none()
-            && let Some(server) = response.headers().get(SERVER)
-        {
-            // Another request may have been first; then its answer stays.
-            let _ = self.server.set(String::from_utf8_lossy(server.as_bytes()).into_owned());
-        }
-        let body = |body| SdkBody::from_body_1_x(WatchedBody { body, vigil });
-        HttpResponse::try_from(response.map(body))
-            .map_err(|error| ConnectorError::other(error.into(), None))
+        Ok(response.map(|body| WatchedBody { body, vigil }))
     }
 }
 

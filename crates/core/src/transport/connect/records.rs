@@ -37,8 +37,9 @@ pub(super) const MAX_SEALED: usize = MAX_PLAINTEXT + MAX_OVERHEAD;
 /// The longest record that is taken; 1.2 lets ciphers add 2 KiB (RFC 5246, 6.2.3).
 pub(super) const MAX_RECORD: usize = HEADER_LEN + MAX_PLAINTEXT + 2048;
 
-/// The records that may be sealed with one key of AES-GCM, 2^24.5 by RFC 8446, 5.5: 256 GiB.
-const MAX_SEALED_RECORDS: u64 = 1 << 24;
+/// The records that may be sealed with one key of AES-GCM, 2^24.5 by RFC 8446, 5.5: 256 GiB. Tests do
+/// not send as much.
+const MAX_SEALED_RECORDS: u64 = if cfg!(test) { 1 << 9 } else { 1 << 24 };
 
 /// Why a record was not taken. Each ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,22 +93,36 @@ impl Key {
         version: ProtocolVersion,
         (next, secrets): (u64, ConnectionTrafficSecrets),
     ) -> io::Result<Self> {
-        let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "a cipher nobody knows");
-        let (algorithm, key, iv): (&Algorithm, _, _) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return Err(unsupported()),
+        let key = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
+                Self::of(version, &AES_128_GCM, key.as_ref(), iv.as_ref(), next)
+            }
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                Self::of(version, &AES_256_GCM, key.as_ref(), iv.as_ref(), next)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                Self::of(version, &CHACHA20_POLY1305, key.as_ref(), iv.as_ref(), next)
+            }
+            _ => None,
         };
+        key.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "a cipher nobody knows"))
+    }
+
+    fn of(
+        version: ProtocolVersion,
+        algorithm: &'static Algorithm,
+        key: &[u8],
+        iv: &[u8],
+        next: u64,
+    ) -> Option<Self> {
         let version = match version {
             ProtocolVersion::TLSv1_3 => Version::Tls13,
             ProtocolVersion::TLSv1_2 if algorithm == &CHACHA20_POLY1305 => Version::Tls12Chacha,
             ProtocolVersion::TLSv1_2 => Version::Tls12Gcm,
-            _ => return Err(unsupported()),
+            _ => return None,
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| unsupported())?;
-        let iv = iv.as_ref().try_into().map_err(|_| unsupported())?;
-        Ok(Self { aead: LessSafeKey::new(key), iv, next, version })
+        let key = UnboundKey::new(algorithm, key).ok()?;
+        Some(Self { aead: LessSafeKey::new(key), iv: iv.try_into().ok()?, next, version })
     }
 
     /// The nonce of the record `number`, when nothing of it is sent along.
@@ -121,10 +136,10 @@ impl Key {
 }
 
 /// What TLS 1.2 authenticates beside the bytes.
-fn additional_data(number: u64, kind: u8, len: usize) -> [u8; 13] {
+fn additional_data(number: u64, header: [u8; HEADER_LEN], len: usize) -> [u8; 13] {
     let mut data = [0; 13];
     data[..8].copy_from_slice(&number.to_be_bytes());
-    data[8..11].copy_from_slice(&[kind, 3, 3]);
+    data[8..11].copy_from_slice(&header[..3]);
     data[11..].copy_from_slice(&as_u16(len).to_be_bytes());
     data
 }
@@ -173,7 +188,7 @@ impl Sealer {
         let header = header(outer, end - HEADER_LEN);
         out[..HEADER_LEN].copy_from_slice(&header);
         out[HEADER_LEN..body].copy_from_slice(explicit);
-        let of_12 = additional_data(number, kind, bytes.len());
+        let of_12 = additional_data(number, header, bytes.len());
         let aad = Aad::from(if inner.is_empty() { &of_12[..] } else { &header[..] });
         let (ciphertext, tag) = out[body..end].split_at_mut(bytes.len());
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -207,7 +222,9 @@ impl Opener {
         let key = &mut self.0;
         let number = key.next;
         key.next += 1;
-        let (header, body) = record.split_at_mut(HEADER_LEN);
+        let Some((&mut header, body)) = record.split_first_chunk_mut::<HEADER_LEN>() else {
+            return Err(BadRecord::Damaged);
+        };
         let kind = header[0];
         let mut nonce = key.nonce(number);
         let explicit = if key.version == Version::Tls12Gcm { EXPLICIT_NONCE_LEN } else { 0 };
@@ -215,7 +232,7 @@ impl Opener {
             return Err(BadRecord::Damaged);
         };
         nonce[NONCE_LEN - explicit..].copy_from_slice(&body[..explicit]);
-        let of_12 = additional_data(number, kind, len);
+        let of_12 = additional_data(number, header, len);
         let is_13 = key.version == Version::Tls13;
         if is_13 && kind != APPLICATION_DATA {
             return Err(BadRecord::Unexpected);
@@ -224,6 +241,10 @@ impl Opener {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let opened = key.aead.open_in_place(nonce, aad, &mut body[explicit..]);
         let opened = opened.map_err(|_| BadRecord::Damaged)?;
+        // One byte more for the kind.
+        if opened.len() > MAX_PLAINTEXT + usize::from(is_13) {
+            return Err(BadRecord::TooLong);
+        }
         let (kind, len) = if is_13 {
             // Behind the bytes stands what they are, and behind that any number of zeroes.
             let last = opened.iter().rposition(|byte| *byte != 0).ok_or(BadRecord::Unexpected)?;
@@ -231,9 +252,6 @@ impl Opener {
         } else {
             (kind, opened.len())
         };
-        if len > MAX_PLAINTEXT {
-            return Err(BadRecord::TooLong);
-        }
         let start = HEADER_LEN + explicit;
         Ok(Opened { kind, bytes: start..start + len })
     }
@@ -248,5 +266,99 @@ pub(super) fn record_len(received: &[u8]) -> Result<Option<usize>, BadRecord> {
     match HEADER_LEN + usize::from(u16::from_be_bytes([high, low])) {
         len if len > MAX_RECORD => Err(BadRecord::TooLong),
         len => Ok(Some(len)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends, for each cipher in each version.
+    fn all() -> impl Iterator<Item = (Sealer, Opener)> {
+        let versions = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3];
+        let ciphers = [(&AES_128_GCM, 16), (&AES_256_GCM, 32), (&CHACHA20_POLY1305, 32)];
+        versions.into_iter().flat_map(move |version| {
+            ciphers.map(|(cipher, len)| {
+                let key = || Key::of(version, cipher, &vec![7; len], &[9; NONCE_LEN], 3).unwrap();
+                (Sealer(key()), Opener(key()))
+            })
+        })
+    }
+
+    fn sealed(sealer: &mut Sealer, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![0; MAX_SEALED];
+        let len = sealer.seal(APPLICATION_DATA, bytes, &mut out).unwrap();
+        out.truncate(len);
+        out
+    }
+
+    #[test]
+    fn a_record_of_any_length_is_opened_as_it_was() {
+        for (mut sealer, mut opener) in all() {
+            for len in [0, 1, 100, MAX_PLAINTEXT] {
+                let bytes = vec![5; len];
+                let mut record = sealed(&mut sealer, &bytes);
+                assert_eq!(record_len(&record), Ok(Some(record.len())));
+                let opened = opener.open(&mut record).unwrap();
+                assert_eq!((opened.kind, &record[opened.bytes]), (APPLICATION_DATA, &bytes[..]));
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_records_are_alike() {
+        for (mut sealer, _) in all() {
+            assert_ne!(sealed(&mut sealer, b"the same"), sealed(&mut sealer, b"the same"));
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_changed_or_is_not_the_next_one_is_damaged() {
+        for (index, (mut sealer, _)) in all().enumerate() {
+            let opener = || all().nth(index).unwrap().1;
+            let (first, second) = (sealed(&mut sealer, b"first"), sealed(&mut sealer, b"second"));
+            for at in 0..first.len() {
+                let mut changed = first.clone();
+                changed[at] ^= 1;
+                let is_refused = opener().open(&mut changed).is_err();
+                // The length is what the record is cut out by. 1.2 authenticates that of its content.
+                let is_length = (3..HEADER_LEN).contains(&at);
+                assert!(is_refused || is_length, "byte {at} of cipher {index}");
+            }
+            for len in 0..first.len() {
+                assert!(opener().open(&mut first[..len].to_vec()).is_err(), "{len} bytes");
+            }
+            assert_eq!(opener().open(&mut second.clone()), Err(BadRecord::Damaged));
+            let mut opener = opener();
+            assert!(opener.open(&mut first.clone()).is_ok());
+            assert_eq!(opener.open(&mut first.clone()), Err(BadRecord::Damaged));
+        }
+    }
+
+    #[test]
+    fn padding_is_taken_off_and_nothing_but_padding_is_refused() {
+        let (mut sealer, mut opener) = all().last().unwrap();
+        // What is inside a record of 1.3: the bytes, the kind, zeroes.
+        let mut raw = |inner: &[u8]| {
+            let (kind, bytes) = inner.split_last().unwrap();
+            let mut out = vec![0; MAX_SEALED + 1];
+            let len = sealer.seal(*kind, bytes, &mut out).unwrap();
+            out.truncate(len);
+            out
+        };
+        let mut padded = raw(b"text\x17\0\0\0");
+        let opened = opener.open(&mut padded).unwrap();
+        assert_eq!((opened.kind, &padded[opened.bytes]), (APPLICATION_DATA, &b"text"[..]));
+        assert_eq!(opener.open(&mut raw(&[0; 9])), Err(BadRecord::Unexpected));
+        assert_eq!(opener.open(&mut raw(&[23; MAX_PLAINTEXT + 2])), Err(BadRecord::TooLong));
+    }
+
+    #[test]
+    fn what_is_no_record_is_told_by_its_header() {
+        assert_eq!(record_len(b"HTTP/1.1"), Err(BadRecord::Unexpected));
+        assert_eq!(record_len(&[23, 2, 0, 0, 9]), Err(BadRecord::Unexpected));
+        assert_eq!(record_len(&[23, 3, 3, 0x48, 1]), Err(BadRecord::TooLong));
+        assert_eq!(record_len(&[23, 3, 3, 0x48, 0]), Ok(Some(MAX_RECORD)));
+        assert_eq!(record_len(&[23, 3, 3, 0]), Ok(None));
     }
 }

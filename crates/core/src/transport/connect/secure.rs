@@ -79,6 +79,9 @@ enum End {
 }
 
 /// Does the handshake with the server `name` over `io`.
+///
+/// rustls is shown one record at a time, because what it opens after the last one of the handshake
+/// would be lost to the keys' next holder, an answer to a change of keys among it.
 pub(super) async fn secure<T: Read + Write + Unpin>(
     mut io: T,
     config: Arc<ClientConfig>,
@@ -86,46 +89,50 @@ pub(super) async fn secure<T: Read + Write + Unpin>(
 ) -> io::Result<Tls<T>> {
     let mut rustls = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
     let mut received = Received::default();
-    let mut plain = Vec::new();
     let mut out = Vec::new();
     loop {
-        let (discard, step) = step(&mut rustls, received.filled_mut(), &mut out, &mut plain)?;
-        received.discard(discard);
+        let (used, step) = step(&mut rustls, received.shown(), &mut out)?;
+        received.discard(used);
         match step {
             Step::Again => {}
             Step::Send => send(&mut io, &mem::take(&mut out)).await?,
-            // A whole record that is still here is part of a message whose rest is to come.
-            Step::Done if !received.has_record() => break,
-            Step::Done | Step::Read => {
-                if received.read(&mut io).await? == 0 {
-                    let why = "the server closed the connection during the TLS handshake";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            Step::Read => {
+                while !received.show_next() {
+                    received.read(&mut io).await?;
                 }
             }
+            Step::Done => break,
             Step::Failed(error) => {
-                say_why(&mut io, &mut rustls, received, out).await;
+                say_why(&mut io, &mut rustls).await;
                 return Err(invalid(error));
             }
         }
     }
-    send(&mut io, &out).await?;
+    if received.shown > 0 {
+        // The beginning of a message, and the handshake was over before it.
+        return Err(BadRecord::Unexpected.into());
+    }
     let (secrets, session) = rustls.dangerous_into_kernel_connection().map_err(invalid)?;
     let version = session.protocol_version();
-    received.bytes.truncate(received.len);
-    Ok(Tls {
+    let mut tls = Tls {
         io,
         session,
         opener: Opener::new(version, secrets.rx)?,
         sealer: Sealer::new(version, secrets.tx)?,
-        begun: received.bytes,
-        plain,
+        begun: Vec::new(),
+        plain: Vec::new(),
         handed: 0,
         message: Vec::new(),
         end: None,
         out: None,
         owes_key_update: false,
         said_goodbye: false,
-    })
+    };
+    // Tickets come with the handshake's last record, or a server speaks first.
+    let nowhere = &mut ReadBuf::new(&mut []);
+    tls.begun =
+        tls.open_all(&mut received.bytes[..received.len], &mut nowhere.unfilled())?.to_vec();
+    Ok(tls)
 }
 
 /// What a handshake needs next.
@@ -142,9 +149,8 @@ fn step(
     rustls: &mut UnbufferedClientConnection,
     received: &mut [u8],
     out: &mut Vec<u8>,
-    plain: &mut Vec<u8>,
 ) -> io::Result<(usize, Step)> {
-    let UnbufferedStatus { mut discard, state } = rustls.process_tls_records(received);
+    let UnbufferedStatus { discard, state } = rustls.process_tls_records(received);
     let step = match state {
         Ok(ConnectionState::EncodeTlsData(mut data)) => {
             encode(out, |out| data.encode(out))?;
@@ -155,17 +161,9 @@ fn step(
             Step::Send
         }
         Ok(ConnectionState::BlockedHandshake) => Step::Read,
-        // A server that speaks first.
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            while let Some(record) = traffic.next_record() {
-                let record = record.map_err(invalid)?;
-                discard += record.discard;
-                plain.extend_from_slice(record.payload);
-            }
-            Step::Again
-        }
         Ok(ConnectionState::WriteTraffic(_)) => Step::Done,
-        Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(ConnectionState::PeerClosed) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => return Err(BadRecord::Unexpected.into()),
         Err(error) => Step::Failed(error),
     };
     Ok((discard, step))
@@ -176,33 +174,50 @@ fn step(
 struct Received {
     bytes: Vec<u8>,
     len: usize,
+    /// How much of it rustls is shown: whole records.
+    shown: usize,
 }
 
 impl Received {
-    fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+    fn shown(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.shown]
     }
 
-    /// Whether all of a record is there.
-    fn has_record(&self) -> bool {
-        let filled = &self.bytes[..self.len];
-        matches!(record_len(filled), Ok(Some(len)) if len <= filled.len())
+    fn discard(&mut self, used: usize) {
+        self.bytes.copy_within(used..self.len, 0);
+        self.len -= used;
+        self.shown -= used;
     }
 
-    fn discard(&mut self, len: usize) {
-        self.bytes.copy_within(len..self.len, 0);
-        self.len -= len;
+    /// Whether there was one more record to show.
+    fn show_next(&mut self) -> bool {
+        let rest = &self.bytes[self.shown..self.len];
+        let next = match record_len(rest) {
+            Ok(Some(len)) if len <= rest.len() => len,
+            Ok(_) => return false,
+            // rustls says what is wrong.
+            Err(_) => rest.len(),
+        };
+        self.shown += next;
+        true
     }
 
-    async fn read<T: Read + Unpin>(&mut self, io: &mut T) -> io::Result<usize> {
+    async fn read<T: Read + Unpin>(&mut self, io: &mut T) -> io::Result<()> {
         if self.len > MAX_MESSAGE + MAX_RECORD {
             return Err(BadRecord::TooLong.into());
         }
         self.bytes.resize(self.len + MAX_RECORD, 0);
         let room = &mut self.bytes[self.len..];
-        let read = poll_fn(|cx| poll_read_slice(io, cx, room)).await?;
-        self.len += read;
-        Ok(read)
+        match poll_fn(|cx| poll_read_slice(io, cx, room)).await? {
+            0 => {
+                let why = "the server closed the connection during the TLS handshake";
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+            }
+            read => {
+                self.len += read;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -224,16 +239,13 @@ fn encode(
 }
 
 /// Tells the server why there will be no connection, if it still listens.
-async fn say_why<T: Write + Unpin>(
-    io: &mut T,
-    rustls: &mut UnbufferedClientConnection,
-    mut received: Received,
-    mut out: Vec<u8>,
-) {
-    while let Ok((discard, Step::Again)) =
-        step(rustls, received.filled_mut(), &mut out, &mut Vec::new())
-    {
-        received.discard(discard);
+async fn say_why<T: Write + Unpin>(io: &mut T, rustls: &mut UnbufferedClientConnection) {
+    let mut out = Vec::new();
+    while rustls.wants_write() {
+        // Without anything received: a second look at it would fail anew.
+        if !matches!(step(rustls, &mut [], &mut out), Ok((_, Step::Again))) {
+            return;
+        }
     }
     // The failure that led here is what counts.
     let _ = send(io, &out).await;
@@ -400,6 +412,7 @@ impl<T: Read + Write + Unpin> Tls<T> {
             let _ = self.poll_drain(cx);
         }
         self.end = Some(End::Failed(Some(error)));
+        self.said_goodbye = true;
     }
 
     /// Seals a small record, behind what waits already.

@@ -50,7 +50,7 @@ impl Drop for Vigil {
 }
 
 /// An answer's body, watched until its end.
-pub(super) struct WatchedBody {
+pub(crate) struct WatchedBody {
     pub(super) body: Incoming,
     pub(super) vigil: Vigil,
 }

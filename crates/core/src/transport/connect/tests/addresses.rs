@@ -50,7 +50,8 @@ async fn listeners(addresses: impl IntoIterator<Item = u8>) -> Vec<TcpListener> 
     let mut listeners: Vec<TcpListener> = Vec::new();
     for last in addresses {
         let port = listeners.first().map_or(0, |first| first.local_addr().unwrap().port());
-        listeners.push(TcpListener::bind(([127, 0, 0, last], port)).await.unwrap());
+        listeners
+            .push(TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port))).await.unwrap());
     }
     listeners
 }

@@ -1,8 +1,18 @@
 //! TLS as it is done here, against rustls' own: every cipher, and what comes after a handshake.
 
-use rustls::{HandshakeKind, ServerConfig, SupportedCipherSuite, crypto::aws_lc_rs};
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, ServerConfig, SupportedCipherSuite};
+use tokio::io::DuplexStream;
+use tokio_rustls::server::TlsStream;
 
 use super::*;
+use crate::transport::connect::secure::{Tls, secure};
 
 /// More than fits any buffer, in no multiple of a record.
 const LEN: usize = 3_000_001;
@@ -19,17 +29,27 @@ fn is_large(body: &[u8]) -> bool {
     body.len() == LEN && body.iter().zip(0..).all(|(byte, at)| usize::from(byte - b'a') == at % 23)
 }
 
-fn acceptor(authority: &Authority, suite: SupportedCipherSuite) -> TlsAcceptor {
+/// A server of one suite only.
+fn config(authority: &Authority, suite: SupportedCipherSuite) -> ServerConfig {
+    let key = if format!("{:?}", suite.suite()).contains("_RSA_") {
+        let size = rcgen::RsaKeySize::_2048;
+        KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).unwrap()
+    } else {
+        KeyPair::generate().unwrap()
+    };
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![suite];
-    let (certificate, key) = authority.issue(|_| {});
-    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let (certificate, key) = authority.issue(key, |_| {});
+    ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[suite.version()])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
+        .unwrap()
+}
+
+fn suite(name: CipherSuite) -> SupportedCipherSuite {
+    *aws_lc_rs::ALL_CIPHER_SUITES.iter().find(|suite| suite.suite() == name).unwrap()
 }
 
 async fn put_large(client: &Client, url: &str) -> u16 {
@@ -49,12 +69,8 @@ async fn put_large(client: &Client, url: &str) -> u16 {
 async fn every_cipher_works_both_ways() {
     let authority = Authority::new("us");
     for suite in aws_lc_rs::ALL_CIPHER_SUITES {
-        // The certificate has a key of elliptic curves, which suites with RSA cannot use.
-        if format!("{:?}", suite.suite()).contains("RSA") {
-            continue;
-        }
-        let server =
-            Server::start(&[large(), OK, large()], Some(acceptor(&authority, *suite))).await;
+        let tls = TlsAcceptor::from(Arc::new(config(&authority, *suite)));
+        let server = Server::start(&[large(), OK, large()], Some(tls)).await;
         let url = format!("https://localhost:{}/", server.address.port());
         let client = client(&authority.trusted());
         assert!(is_large(&get(&client, &url).await.unwrap().1), "{suite:?}");
@@ -65,10 +81,228 @@ async fn every_cipher_works_both_ways() {
     }
 }
 
+// ---- in pieces ----
+
+/// A connection that moves as little as it likes at a time, and sometimes nothing.
+struct Choppy {
+    io: TokioIo<DuplexStream>,
+    random: fastrand::Rng,
+}
+
+impl Choppy {
+    /// The most bytes to move now, `None` for later.
+    fn allowance(&mut self, cx: &mut Context<'_>) -> Option<usize> {
+        if self.random.u8(..4) == 0 {
+            cx.waker().wake_by_ref();
+            return None;
+        }
+        Some(if self.random.bool() {
+            self.random.usize(1..64)
+        } else {
+            self.random.usize(1..1 << 17)
+        })
+    }
+}
+
+impl Read for Choppy {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let Some(most) = self.allowance(cx) else { return Poll::Pending };
+        let mut bytes = vec![0; most.min(cursor.remaining())];
+        let mut read = ReadBuf::new(&mut bytes);
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, read.unfilled()))?;
+        cursor.put_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Choppy {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let Some(most) = self.allowance(cx) else { return Poll::Pending };
+        Pin::new(&mut self.io).poll_write(cx, &bytes[..most.min(bytes.len())])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Both ends of a connection in memory, shaken hands and all.
+async fn pair(
+    authority: &Authority,
+    config: ServerConfig,
+    random: fastrand::Rng,
+) -> (Tls<Choppy>, TlsStream<DuplexStream>) {
+    let (here, there) = tokio::io::duplex(1 << 16);
+    let io = Choppy { io: TokioIo::new(here), random };
+    let client = SharedTls::new(&authority.trusted()).unwrap().config().await.unwrap();
+    let client = ClientConfig::clone(&client);
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    tokio::try_join!(secure(io, Arc::new(client), name), tls.accept(there)).unwrap()
+}
+
+/// Gives back what it gets, in other pieces, and changes its keys at times.
+async fn echo(mut io: TlsStream<DuplexStream>, mut random: fastrand::Rng, is_13: bool) {
+    let mut bytes = vec![0; 1 << 17];
+    loop {
+        let most = random.usize(1..=bytes.len());
+        let len = io.read(&mut bytes[..most]).await.unwrap();
+        if len == 0 {
+            break;
+        }
+        for piece in bytes[..len].chunks(random.usize(1000..40_000)) {
+            if is_13 && random.u8(..8) == 0 {
+                io.get_mut().1.refresh_traffic_keys().unwrap();
+            }
+            io.write_all(piece).await.unwrap();
+        }
+        io.flush().await.unwrap();
+    }
+    io.shutdown().await.unwrap();
+}
+
+/// Sends all of `bytes` and receives at the same time, in pieces; says goodbye, and waits for theirs.
+async fn exchange(tls: &mut Tls<Choppy>, bytes: &[u8], mut random: fastrand::Rng) -> Vec<u8> {
+    let mut sent = 0;
+    let mut got = Vec::new();
+    let mut room = vec![0; 1 << 18];
+    std::future::poll_fn(|cx| {
+        while sent < bytes.len() {
+            let ends = [(); 3].map(|()| (sent + random.usize(..60_000)).min(bytes.len()));
+            let mut slices = [IoSlice::new(&[]); 3];
+            let mut start = sent;
+            for (slice, end) in slices.iter_mut().zip(ends) {
+                *slice = IoSlice::new(&bytes[start..end.max(start)]);
+                start = end.max(start);
+            }
+            match Pin::new(&mut *tls).poll_write_vectored(cx, &slices) {
+                Poll::Ready(taken) => sent += taken.unwrap(),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(flushed) = Pin::new(&mut *tls).poll_flush(cx) {
+            flushed.unwrap();
+        }
+        loop {
+            if sent == bytes.len() && got.len() == bytes.len() {
+                return Poll::Ready(());
+            }
+            let most = random.usize(1..room.len());
+            let mut read = ReadBuf::new(&mut room[..most]);
+            match Pin::new(&mut *tls).poll_read(cx, read.unfilled()) {
+                Poll::Ready(done) => {
+                    done.unwrap();
+                    assert!(!read.filled().is_empty(), "an end after {} bytes", got.len());
+                    got.extend_from_slice(read.filled());
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    std::future::poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await.unwrap();
+    let mut read = ReadBuf::new(&mut room);
+    std::future::poll_fn(|cx| Pin::new(&mut *tls).poll_read(cx, read.unfilled())).await.unwrap();
+    assert_eq!(read.filled(), b"", "something after the end");
+    got
+}
+
+#[tokio::test]
+async fn what_moves_in_pieces_of_any_size_arrives_whole() {
+    let authority = Authority::new("us");
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for suite in aws_lc_rs::ALL_CIPHER_SUITES {
+        let is_13 = suite.tls13().is_some();
+        // Enough to wear keys out; a connection of 1.2 is not meant to go on then.
+        let len = if is_13 { 20_000_000 } else { 2_000_000 };
+        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
+        for max_fragment_size in [None, Some(random.usize(200..9000))] {
+            let mut config = config(&authority, *suite);
+            config.max_fragment_size = max_fragment_size;
+            let (mut here, there) = pair(&authority, config, random.fork()).await;
+            let echo = tokio::spawn(echo(there, random.fork(), is_13));
+            let got = exchange(&mut here, &bytes, random.fork()).await;
+            assert!(got == bytes, "{suite:?}, {max_fragment_size:?}");
+            echo.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_changed_before_the_first_request_are_followed() {
+    let authority = Authority::new("us");
+    for seed in 0..20 {
+        let config = config(&authority, suite(CipherSuite::TLS13_AES_128_GCM_SHA256));
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let io = Choppy { io: TokioIo::new(here), random: fastrand::Rng::with_seed(seed) };
+        let client = SharedTls::new(&authority.trusted()).unwrap().config().await.unwrap();
+        let tls = TlsAcceptor::from(Arc::new(config));
+        let server = tokio::spawn(async move {
+            let mut io = tls.accept(there).await.unwrap();
+            // Asks for other keys in return, and speaks first.
+            io.get_mut().1.refresh_traffic_keys().unwrap();
+            io.write_all(b"well?").await.unwrap();
+            io.flush().await.unwrap();
+            echo(io, fastrand::Rng::with_seed(seed), true).await;
+        });
+        let mut here = secure(io, client, "localhost".try_into().unwrap()).await.unwrap();
+        // So that what the server said is there.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut greeting = [0; 5];
+        let mut read = ReadBuf::new(&mut greeting);
+        while read.filled().len() < 5 {
+            let next =
+                std::future::poll_fn(|cx| Pin::new(&mut here).poll_read(cx, read.unfilled()));
+            next.await.unwrap();
+        }
+        assert_eq!(&greeting, b"well?");
+        let bytes = vec![9; 100_000];
+        assert!(exchange(&mut here, &bytes, fastrand::Rng::with_seed(seed)).await == bytes);
+        server.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_tls_1_2_that_is_worn_ends_the_connection() {
+    let authority = Authority::new("us");
+    let suite = suite(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    let (mut here, mut there) =
+        pair(&authority, config(&authority, suite), fastrand::Rng::with_seed(1)).await;
+    tokio::spawn(async move { tokio::io::copy(&mut there, &mut tokio::io::sink()).await });
+    let mut sent = 0;
+    let error = loop {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut here).poll_write(cx, &[0; 1 << 14]));
+        match next.await {
+            Ok(taken) => sent += taken,
+            Err(error) => break error,
+        }
+    };
+    // As many as tests allow, less the handshake's and the goodbye.
+    assert!((400..512).contains(&(sent >> 14)), "{sent}");
+    assert_eq!(error.to_string(), "a TLS 1.2 connection has carried as much as its key may");
+    std::future::poll_fn(|cx| Pin::new(&mut here).poll_shutdown(cx)).await.unwrap();
+}
+
+// ---- what may go wrong ----
+
 /// Accepts one connection and answers its first request as `answer` does.
 async fn once<F>(
     tls: TlsAcceptor,
-    answer: impl FnOnce(tokio_rustls::server::TlsStream<TcpStream>) -> F + Send + 'static,
+    answer: impl FnOnce(TlsStream<TcpStream>) -> F + Send + 'static,
 ) -> String
 where
     F: Future<Output = ()> + Send,
