@@ -299,10 +299,11 @@ impl<T: Read + Write + Unpin> Tls<T> {
         cursor: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut buffer = Buffer::take();
-        // In front is room for the beginning of a record that came before. What does not fit the
-        // cursor has to be kept, so not much more is asked for.
-        let most = buffer.len().min(2 * MAX_RECORD + cursor.remaining());
-        let room = &mut buffer[MAX_RECORD..most];
+        // As many records as the cursor takes, since what does not fit it is copied twice. In front is
+        // room for the beginning of one that came before.
+        let records = cursor.remaining().div_ceil(MAX_PLAINTEXT);
+        let most = (records * MAX_SEALED).saturating_sub(self.begun.len()).clamp(1, BUFFER_BYTES);
+        let room = &mut buffer[MAX_RECORD..MAX_RECORD + most];
         let len = ready!(poll_read_slice(&mut self.io, cx, room))?;
         let start = MAX_RECORD - self.begun.len();
         let received = start..MAX_RECORD + len;
