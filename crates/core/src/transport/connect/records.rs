@@ -347,10 +347,10 @@ mod tests {
             out
         };
         let mut padded = raw(b"text\x17\0\0\0");
-        let opened = opener.open(&mut padded).unwrap();
-        assert_eq!((opened.kind, &padded[opened.bytes]), (APPLICATION_DATA, &b"text"[..]));
+        let found = opener.open(&mut padded).unwrap();
+        assert_eq!((found.kind, &padded[found.bytes]), (APPLICATION_DATA, &b"text"[..]));
         assert_eq!(opener.open(&mut raw(&[0; 9])), Err(BadRecord::Unexpected));
-        assert_eq!(opener.open(&mut raw(&[23; MAX_PLAINTEXT + 2])), Err(BadRecord::TooLong));
+        assert_eq!(opener.open(&mut raw(&vec![23; MAX_PLAINTEXT + 2])), Err(BadRecord::TooLong));
     }
 
     #[test]

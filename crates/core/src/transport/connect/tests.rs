@@ -155,7 +155,7 @@ impl Authority {
     }
 
     fn tls_with(&self, change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
-        let (certificate, key) = self.issue(KeyPair::generate().unwrap(), change);
+        let (certificate, key) = self.issue(&KeyPair::generate().unwrap(), change);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -168,12 +168,12 @@ impl Authority {
 
     fn issue(
         &self,
-        key: KeyPair,
+        key: &KeyPair,
         change: impl FnOnce(&mut CertificateParams),
     ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let certificate = params.signed_by(key, &self.issuer).unwrap().der().clone();
         (certificate, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
     }
 

@@ -39,7 +39,7 @@ fn config(authority: &Authority, suite: SupportedCipherSuite) -> ServerConfig {
     };
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![suite];
-    let (certificate, key) = authority.issue(key, |_| {});
+    let (certificate, key) = authority.issue(&key, |_| {});
     ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[suite.version()])
         .unwrap()
