@@ -16,5 +16,6 @@ pub use guard::guard_mapped_files;
 pub(crate) use journal::{Journal, JournalError};
 pub(crate) use mapping::file_behind;
 pub(crate) use source::Source;
-use target::parent_of;
-pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, timed, write_at};
+pub(crate) use target::{
+    MANIFEST_SUFFIX, Partial, parent_of, partial_path, resolve_target, sync_folder, timed, write_at,
+};

@@ -40,7 +40,7 @@ use aws_types::service_config::ServiceConfigKey;
 pub(crate) use calls::{
     Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
-pub(crate) use direct::Detour;
+pub(crate) use direct::{Detour, Direct};
 pub use info::ObjectInfo;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -48,7 +48,7 @@ use crate::limits::StoreProfile;
 use crate::options::{Credentials, SessionOptions};
 use connect::{Addresses, Client, ConnectOptions, SharedTls};
 use credentials::Keys;
-use direct::{Direct, Patterns};
+use direct::Patterns;
 use place::Places;
 
 /// Signed for when nothing names a region: what AWS's own tools and most stores take.
