@@ -226,6 +226,10 @@ impl Opener {
             return Err(BadRecord::Damaged);
         };
         let kind = header[0];
+        let is_13 = key.version == Version::Tls13;
+        if is_13 && kind != APPLICATION_DATA {
+            return Err(BadRecord::Unexpected);
+        }
         let mut nonce = key.nonce(number);
         let explicit = if key.version == Version::Tls12Gcm { EXPLICIT_NONCE_LEN } else { 0 };
         let Some(len) = body.len().checked_sub(explicit + TAG_LEN) else {
@@ -233,10 +237,6 @@ impl Opener {
         };
         nonce[NONCE_LEN - explicit..].copy_from_slice(&body[..explicit]);
         let of_12 = additional_data(number, header, len);
-        let is_13 = key.version == Version::Tls13;
-        if is_13 && kind != APPLICATION_DATA {
-            return Err(BadRecord::Unexpected);
-        }
         let aad = Aad::from(if is_13 { &header[..] } else { &of_12[..] });
         let nonce = Nonce::assume_unique_for_key(nonce);
         let opened = key.aead.open_in_place(nonce, aad, &mut body[explicit..]);

@@ -12,6 +12,7 @@ use tokio::io::DuplexStream;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
+use crate::transport::connect::records::{ALERT, APPLICATION_DATA, HANDSHAKE, MAX_SEALED, Sealer};
 use crate::transport::connect::secure::{Tls, secure};
 
 /// More than fits any buffer, in no multiple of a record.
@@ -298,6 +299,108 @@ async fn a_key_of_tls_1_2_that_is_worn_ends_the_connection() {
 }
 
 // ---- what may go wrong ----
+
+/// What the client reads, or why it stops, when a server with these manners sends this after the
+/// handshake: records to seal, and where the kind is 0, bytes as they are.
+async fn after_handshake(name: CipherSuite, records: &[(u8, &[u8])]) -> Result<Vec<u8>, String> {
+    let authority = Authority::new("us");
+    let suite = suite(name);
+    let mut config = config(&authority, suite);
+    config.enable_secret_extraction = true;
+    config.send_tls13_tickets = 0;
+    let (mut here, there) = pair(&authority, config, fastrand::Rng::with_seed(3)).await;
+    let (mut there, session) = there.into_inner();
+    let secrets = session.dangerous_extract_secrets().unwrap();
+    let mut sealer = Sealer::new(suite.version().version, secrets.tx).unwrap();
+    for (kind, bytes) in records {
+        let mut out = bytes.to_vec();
+        if *kind != 0 {
+            out.resize(MAX_SEALED, 0);
+            let len = sealer.seal(*kind, bytes, &mut out).unwrap();
+            out.truncate(len);
+        }
+        there.write_all(&out).await.unwrap();
+    }
+    drop(there);
+    let mut got = Vec::new();
+    loop {
+        let mut room = [0; 100];
+        let mut read = ReadBuf::new(&mut room);
+        let next = std::future::poll_fn(|cx| Pin::new(&mut here).poll_read(cx, read.unfilled()));
+        match next.await {
+            Ok(()) if read.filled().is_empty() => return Ok(got),
+            Ok(()) => got.extend_from_slice(read.filled()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_belong_after_a_handshake_is_refused() {
+    const TLS_12: CipherSuite = CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384;
+    const TLS_13: CipherSuite = CipherSuite::TLS13_AES_256_GCM_SHA384;
+    const BYE: (u8, &[u8]) = (ALERT, &[1, 0]);
+    const TEXT: (u8, &[u8]) = (APPLICATION_DATA, b"text");
+    let text = Ok(b"text".to_vec());
+    let wrong = Err("a record is none of TLS, or came at the wrong time".to_owned());
+    let change_cipher_spec: (u8, &[u8]) = (0, &[20, 3, 3, 0, 1, 1]);
+    let plain_alert: (u8, &[u8]) = (0, &[21, 3, 3, 0, 2, 2, 40]);
+    for (suite, records, expected) in [
+        // The end is where it is said to be.
+        (TLS_13, &[TEXT, BYE, TEXT][..], &text),
+        (TLS_12, &[TEXT, BYE, TEXT], &text),
+        // Records may be empty.
+        (TLS_13, &[(APPLICATION_DATA, b""), TEXT, BYE], &text),
+        // "User canceled" is followed by a goodbye.
+        (TLS_13, &[(ALERT, &[1, 90]), TEXT, BYE], &text),
+        // An offer to shake hands anew is passed over, in one piece or two, and so are warnings.
+        (TLS_12, &[(HANDSHAKE, &[0; 4]), TEXT, BYE], &text),
+        (TLS_12, &[(HANDSHAKE, &[0; 3]), (HANDSHAKE, &[0]), TEXT, BYE], &text),
+        (TLS_12, &[(ALERT, &[1, 100]), TEXT, BYE], &text),
+        // 1.3 has no such thing, nor has 1.2 what 1.3 has.
+        (TLS_13, &[(HANDSHAKE, &[0; 4]), TEXT, BYE], &wrong),
+        (TLS_12, &[(HANDSHAKE, &[24, 0, 0, 1, 0]), TEXT, BYE], &wrong),
+        (TLS_12, &[(HANDSHAKE, &[4, 0, 0, 1, 0]), TEXT, BYE], &wrong),
+        // Other hellos.
+        (TLS_13, &[(HANDSHAKE, &[2, 0, 0, 1, 0]), TEXT, BYE], &wrong),
+        (TLS_12, &[(HANDSHAKE, &[2, 0, 0, 1, 0]), TEXT, BYE], &wrong),
+        // A change of keys that asks for neither, or is not the last of its record.
+        (TLS_13, &[(HANDSHAKE, &[24, 0, 0, 1, 2]), TEXT, BYE], &wrong),
+        (TLS_13, &[(HANDSHAKE, &[24, 0, 0, 1, 0, 4]), TEXT, BYE], &wrong),
+        // Something between the halves of a message.
+        (TLS_13, &[(HANDSHAKE, &[24, 0]), TEXT, BYE], &wrong),
+        (TLS_13, &[(HANDSHAKE, &[24, 0]), BYE], &wrong),
+        // What anybody could have put in.
+        (TLS_13, &[change_cipher_spec, TEXT, BYE], &wrong),
+        (TLS_13, &[plain_alert, TEXT, BYE], &wrong),
+        (TLS_12, &[change_cipher_spec, TEXT, BYE], &damaged()),
+        (TLS_12, &[plain_alert, TEXT, BYE], &damaged()),
+        // Kinds that nobody knows, and alerts that are none.
+        (TLS_13, &[(99, b"?"), TEXT, BYE], &wrong),
+        (TLS_13, &[(ALERT, b"?"), TEXT, BYE], &wrong),
+        (TLS_13, &[(ALERT, &[2, 40])], &Err("received fatal alert: HandshakeFailure".to_owned())),
+        (TLS_13, &[TEXT], &Err("the server closed the connection without a word".to_owned())),
+    ] {
+        assert_eq!(&after_handshake(suite, records).await, expected, "{suite:?}: {records:?}");
+    }
+}
+
+fn damaged() -> Result<Vec<u8>, String> {
+    Err("a record did not arrive as it was sent".to_owned())
+}
+
+#[tokio::test]
+async fn a_server_is_told_why_its_handshake_failed() {
+    let (ours, theirs) = (Authority::new("us"), Authority::new("them"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        theirs.tls().accept(tcp).await.unwrap_err().to_string()
+    });
+    failure(&ours.trusted(), &url).await;
+    assert_eq!(server.await.unwrap(), "received fatal alert: UnknownCA");
+}
 
 /// Accepts one connection and answers its first request as `answer` does.
 async fn once<F>(
