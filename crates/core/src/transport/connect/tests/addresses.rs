@@ -46,15 +46,19 @@ impl Resolve for Cluster {
 /// Longer than a few requests take on a busy machine.
 const SPAN: Duration = Duration::from_millis(400);
 
-/// Listeners on these addresses, all on the port that the first one finds free.
-async fn listeners(addresses: impl IntoIterator<Item = u8>) -> Vec<TcpListener> {
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    for last in addresses {
-        let port = listeners.first().map_or(0, |first| first.local_addr().unwrap().port());
-        listeners
-            .push(TcpListener::bind(SocketAddr::from(([127, 0, 0, last], port))).await.unwrap());
+/// Listeners on these addresses, all on a port that is free on each.
+async fn listeners(addresses: impl IntoIterator<Item = u8> + Clone) -> Vec<TcpListener> {
+    loop {
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        for last in addresses.clone() {
+            let port = listeners.first().map_or(0, |first| first.local_addr().unwrap().port());
+            let address = SocketAddr::from(([127, 0, 0, last], port));
+            listeners.extend(TcpListener::bind(address).await);
+        }
+        if listeners.len() == addresses.clone().into_iter().count() {
+            return listeners;
+        }
     }
-    listeners
 }
 
 fn start(listeners: Vec<TcpListener>) -> Vec<Server> {
