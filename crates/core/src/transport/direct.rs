@@ -30,11 +30,10 @@ use http::header::{
     USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
 use super::body::{Watch, framed};
-use super::connect::Client;
+use super::connect::{Client, WatchedBody};
 use super::credentials::Keys;
 use super::place::signed_scope;
 use crate::flow::Flow;
@@ -198,7 +197,11 @@ impl Direct {
     }
 
     /// Asks for all of an object.
-    pub(crate) async fn get(&self, bucket: &str, key: &str) -> Result<Response<Incoming>, Detour> {
+    pub(crate) async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Response<WatchedBody>, Detour> {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(MODE, HeaderValue::from_static("ENABLED"));
         let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty());
@@ -212,7 +215,7 @@ impl Direct {
         key: &str,
         mut headers: HeaderMap,
         body: SdkBody,
-    ) -> Result<Response<Incoming>, Detour> {
+    ) -> Result<Response<WatchedBody>, Detour> {
         let pattern = self.patterns.of(bucket).ok_or(Detour::Unknown)?;
         let path = format!("{}/{}", pattern.prefix, encode(key));
         // Clients and servers may take them for something else, and the SDK knows what to do.
