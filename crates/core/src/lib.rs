@@ -45,8 +45,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, Resume,
-    RetryOptions, SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
+    Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum};
 pub use session::Session;

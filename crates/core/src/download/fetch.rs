@@ -29,13 +29,30 @@ pub(super) struct Request {
     pub(super) flow: Flow,
 }
 
+/// Where the bytes of a range go.
+pub(super) trait Sink: Send {
+    /// Takes the next ones.
+    fn take(&mut self, chunk: Bytes) -> impl Future<Output = Result<()>> + Send;
+
+    /// Waits until all of them are where they go.
+    fn end(&mut self) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+impl<F: FnMut(Bytes) -> Result<()> + Send> Sink for F {
+    async fn take(&mut self, chunk: Bytes) -> Result<()> {
+        self(chunk)
+    }
+}
+
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
-/// once, with its offset in the object, to `sink`.
+/// once, to `sink`; nothing more is received before that is done with it.
 pub(super) async fn fetch(
     request: &Request,
     lane: LaneId,
     part: Part,
-    mut sink: impl FnMut(u64, Bytes) -> Result<()>,
+    sink: &mut impl Sink,
 ) -> Result<()> {
     let started = Instant::now();
     request
@@ -47,7 +64,7 @@ pub(super) async fn fetch(
     while reached < part.len_bytes {
         attempts.turn().await;
         let before = reached;
-        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut sink).await else {
+        let Err(error) = fetch_once(request, lane, part, &mut reached, sink).await else {
             break;
         };
         if reached - before >= PROGRESS_BYTES {
@@ -57,6 +74,7 @@ pub(super) async fn fetch(
         waited.map_err(|error| error.in_part(part.number))?;
     }
     attempts.succeeded();
+    sink.end().await?;
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.flow.events().emit(|| Event::PartDone {
         part: part.number,
@@ -72,7 +90,7 @@ async fn fetch_once(
     lane: LaneId,
     part: Part,
     reached: &mut u64,
-    sink: &mut impl FnMut(u64, Bytes) -> Result<()>,
+    sink: &mut impl Sink,
 ) -> Result<()> {
     let (url, pin) = (&request.url, &request.pin);
     let broken = |detail: String| {
@@ -89,7 +107,7 @@ async fn fetch_once(
         if len > part.len_bytes - *reached {
             return Err(broken("the store sent more bytes than it was asked for".into()));
         }
-        sink(part.offset_bytes + *reached, chunk)?;
+        sink.take(chunk).await?;
         *reached += len;
         request.flow.moved(len);
     }

@@ -3,18 +3,23 @@
 //!
 //! The only room with `unsafe` code, and the only one that knows paths from bytes.
 
+mod aligned;
 mod content;
 mod guard;
 mod journal;
 mod mapping;
 mod pool;
+mod reader;
 mod source;
 mod target;
+mod writer;
 
 pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
 pub(crate) use journal::{Journal, JournalError};
 pub(crate) use mapping::file_behind;
+pub(crate) use reader::Reader;
 pub(crate) use source::Source;
 use target::parent_of;
-pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, write_at};
+pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target};
+pub(crate) use writer::{RangeWriter, Writer};
