@@ -3,6 +3,7 @@
 //!
 //! The only room with `unsafe` code, and the only one that knows paths from bytes.
 
+mod ahead;
 mod aligned;
 mod content;
 mod guard;
@@ -10,6 +11,7 @@ mod journal;
 mod mapping;
 mod pool;
 mod reader;
+mod residence;
 mod source;
 mod target;
 mod writer;

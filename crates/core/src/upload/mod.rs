@@ -54,7 +54,7 @@ pub(crate) async fn run(
     let window = engine.window(options.concurrency);
     let flow = engine.flow(&options.events);
     let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
-    let source = Source::open(path)?;
+    let source = Source::open(path, options.direct_io)?;
     if let Encryption::Customer(_) = &options.encryption {
         engine.refuse_plain_customer_key(OPERATION, url)?;
     }

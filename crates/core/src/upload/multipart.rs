@@ -284,6 +284,7 @@ impl Upload<'_> {
             let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
+                let pages = source.bring(part).await;
                 let digest = match algorithm {
                     Some(algorithm) => Some(sum(&source, part, algorithm).await?),
                     None => None,
@@ -310,7 +311,7 @@ impl Upload<'_> {
                 };
                 recorder.part(part.number, receipt.digest, Some(&receipt.etag));
                 acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
-                source.release(part.offset_bytes, part.len_bytes);
+                pages.give_back();
                 Ok(receipt)
             }
         };

@@ -1,0 +1,183 @@
+//! Reading a source ahead of those who sum and send it, and forgetting it behind them.
+//!
+//! A page that is not in memory is read when it is touched, and meanwhile nothing else happens on the
+//! lane: its other connections wait for the disk as well, and the disk has one request at a time. So
+//! a few threads have parts read before anybody touches them, and whoever wants such a part waits
+//! without blocking.
+//!
+//! What was not in memory before is dropped from it once the part is acknowledged. That keeps in
+//! memory what others use; and pages that are used again at once are much cheaper to fill than
+//! ones that the kernel has to search for, or that a virtual machine has to get from its host.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::Advice;
+use tokio::sync::Semaphore;
+
+use super::residence::Residence;
+use crate::options::DirectIo;
+use crate::plan::Part;
+
+/// Parts of a file that are read at a time, each by a thread of its own.
+const PARTS_AT_ONCE: usize = 4;
+
+/// How far ahead of what has arrived each of them asks the disk for more.
+const AHEAD_BYTES: u64 = 4 << 20;
+
+/// Bytes asked for in one call. The kernel reads no more for one than the disk's read-ahead is long,
+/// which is this unless somebody has changed it, and silently leaves out the rest.
+const STEP_BYTES: u64 = 128 * 1024;
+
+/// Pages of a part that are asked about: the kernel mostly keeps and drops long runs of them.
+const SAMPLES: u64 = 16;
+
+/// Pages of smaller files are left in the cache, where whoever wants the file again finds them.
+const LARGE_BYTES: u64 = 256 << 20;
+
+/// Reads one file ahead.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    file: Arc<File>,
+    residence: Residence,
+    reading: Semaphore,
+    forgets: bool,
+}
+
+impl Ahead {
+    /// `None` where that is not wanted, or not possible.
+    pub(super) fn new(file: &Arc<File>, size_bytes: u64, how: DirectIo) -> Option<Self> {
+        let forgets = match how {
+            DirectIo::Off => return None,
+            DirectIo::On => true,
+            DirectIo::Auto => size_bytes >= LARGE_BYTES,
+        };
+        let residence = Residence::of(file, size_bytes)?;
+        let (file, reading) = (Arc::clone(file), Semaphore::new(PARTS_AT_ONCE));
+        Some(Self { file, residence, reading, forgets })
+    }
+
+    /// Waits until the part is in memory, as far as that can be had: whoever reads it afterwards finds
+    /// out about a disk that fails. Whether its pages shall be [forgotten](Self::forget) in the end.
+    pub(super) async fn bring(&self, part: Part) -> bool {
+        let step = (part.len_bytes / SAMPLES).max(1);
+        let samples = (0..SAMPLES.min(part.len_bytes)).map(|i| part.offset_bytes + i * step);
+        let (mut any, mut all) = (false, true);
+        for resident in samples.map(|at| self.residence.has(at).unwrap_or(true)) {
+            any |= resident;
+            all &= resident;
+        }
+        if !all {
+            // Never closed: that cannot fail.
+            let _permit = self.reading.acquire().await;
+            let file = Arc::clone(&self.file);
+            let _ = tokio::task::spawn_blocking(move || read_ahead(&file, part)).await;
+        }
+        self.forgets && !any
+    }
+
+    /// Drops the part's pages from memory, but for those that somebody else has mapped.
+    pub(super) fn forget(&self, part: Part) {
+        let len = std::num::NonZeroU64::new(part.len_bytes);
+        // Advice may be refused.
+        let _ = rustix::fs::fadvise(&*self.file, part.offset_bytes, len, Advice::DontNeed);
+    }
+}
+
+/// Has the kernel read the part, and waits for it.
+fn read_ahead(file: &File, part: Part) -> io::Result<()> {
+    let (end, mut asked) = (part.end_bytes(), part.offset_bytes);
+    let mut at = part.offset_bytes;
+    while at < end {
+        while asked < end.min(at + AHEAD_BYTES) {
+            let len = std::num::NonZeroU64::new(STEP_BYTES.min(end - asked));
+            rustix::fs::fadvise(file, asked, len, Advice::WillNeed)?;
+            asked += STEP_BYTES;
+        }
+        // A page that is asked for is waited for, and those before it were asked for earlier.
+        let last = (at + STEP_BYTES).min(end) - 1;
+        file.read_at(&mut [0], last)?;
+        at += STEP_BYTES;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    const SIZE: u64 = 8 << 20;
+
+    /// A file on the disk alone, if it is on a disk.
+    fn cold() -> Option<(NamedTempFile, Arc<File>)> {
+        let mut file = NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(&mut file, &vec![1; SIZE as usize]).expect("written");
+        file.as_file().sync_all().expect("synced");
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("dropped");
+        let open = Arc::new(file.reopen().expect("opened"));
+        let is_cold = Residence::of(&open, SIZE)?.has(0) == Some(false);
+        if !is_cold {
+            println!("skipped: the folder for temporary files is in memory");
+        }
+        is_cold.then_some((file, open))
+    }
+
+    fn part(offset_bytes: u64, len_bytes: u64) -> Part {
+        Part { number: 1, offset_bytes, len_bytes }
+    }
+
+    fn bring(ahead: &Ahead, part: Part) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(ahead.bring(part))
+    }
+
+    fn pages_of(ahead: &Ahead, part: Part) -> Vec<bool> {
+        let page = rustix::param::page_size();
+        let pages = (part.offset_bytes..part.end_bytes()).step_by(page);
+        pages.map(|at| ahead.residence.has(at).expect("told")).collect()
+    }
+
+    #[test]
+    fn a_part_is_brought_and_forgotten() {
+        let Some((_file, open)) = cold() else { return };
+        let ahead = Ahead::new(&open, SIZE, DirectIo::On).expect("possible");
+        for part in [part(2 << 20, 3 << 20), part((5 << 20) + 1, (1 << 20) + 100)] {
+            assert!(bring(&ahead, part), "it was not there before");
+            assert!(pages_of(&ahead, part).iter().all(|resident| *resident));
+            assert!(!bring(&ahead, part), "it was there before");
+            ahead.forget(part);
+            // Its ends may share pages with others, which keep them.
+            let left = pages_of(&ahead, part).iter().filter(|resident| **resident).count();
+            assert!(left <= 2, "{left}");
+        }
+        // Nobody wanted what is behind.
+        assert_eq!(ahead.residence.has(SIZE - 1), Some(false));
+        assert_eq!(ahead.residence.has(SIZE), None);
+    }
+
+    #[test]
+    fn what_was_in_memory_stays_there() {
+        let Some((_file, open)) = cold() else { return };
+        open.read_exact_at(&mut vec![0; 1 << 20], 1 << 20).expect("read");
+        let on = Ahead::new(&open, SIZE, DirectIo::On).expect("possible");
+        assert!(!bring(&on, part(0, SIZE)), "some of it");
+        let auto = Ahead::new(&open, SIZE, DirectIo::Auto).expect("possible");
+        on.forget(part(0, SIZE));
+        assert!(!bring(&auto, part(0, SIZE)), "a small file");
+        assert!(Ahead::new(&open, SIZE, DirectIo::Off).is_none());
+        assert!(Ahead::new(&open, 0, DirectIo::On).is_none());
+    }
+
+    /// Whoever reads it finds out.
+    #[test]
+    fn a_file_that_was_cut_short_is_not_its_business() {
+        let Some((file, open)) = cold() else { return };
+        let ahead = Ahead::new(&open, SIZE, DirectIo::On).expect("possible");
+        file.as_file().set_len(100).expect("cut");
+        bring(&ahead, part(0, SIZE));
+    }
+}
