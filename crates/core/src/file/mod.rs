@@ -6,7 +6,9 @@
 mod ahead;
 mod aligned;
 mod content;
+mod direct;
 mod guard;
+mod held;
 mod journal;
 mod mapping;
 mod pool;

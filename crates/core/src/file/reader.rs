@@ -9,22 +9,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::aligned::{Aligned, alignment, floor};
-use super::writer::is_refusal;
-
-/// Bytes read at a time: stays in a core's second-level cache.
-const READ_BYTES: usize = 512 * 1024;
+use super::aligned::{Aligned, BUFFER_BYTES, Buffers, alignment, floor};
+use super::direct::{is_refusal, read_up_to};
 
 /// Reads a target. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     file: Arc<File>,
     direct: Option<Arc<File>>,
+    buffers: Buffers,
 }
 
 impl Reader {
     pub(super) fn new(file: Arc<File>, direct: Option<Arc<File>>) -> Self {
-        Self { file, direct }
+        Self { file, direct, buffers: Buffers::default() }
     }
 
     /// One that reads through the page cache.
@@ -41,12 +39,12 @@ impl Reader {
         len_bytes: u64,
         mut sink: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut buffer = Aligned::new(READ_BYTES);
+        let mut buffer = self.buffers.take();
         let (mut at, end) = (offset_bytes, offset_bytes + len_bytes);
         while at < end {
             // The first read ends where the pages that all others are made of begin.
-            let want = READ_BYTES as u64 - (at - floor(at));
-            let want = usize::try_from(want.min(end - at)).unwrap_or(READ_BYTES);
+            let want = BUFFER_BYTES as u64 - (at - floor(at));
+            let want = usize::try_from(want.min(end - at)).unwrap_or(BUFFER_BYTES);
             let bytes = self.read_exact(&mut buffer, at, want)?;
             sink(bytes)?;
             at += want as u64;
@@ -76,19 +74,4 @@ impl Reader {
         self.file.read_exact_at(bytes, at_bytes)?;
         Ok(bytes)
     }
-}
-
-/// Fills `buffer`, or as much of it as the file has.
-fn read_up_to(file: &File, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset_bytes + read as u64) {
-            // The file ends within a page: there is no more, and no aligned way to ask for it.
-            Ok(len) if len == 0 || !len.is_multiple_of(alignment()) => return Ok(read + len),
-            Ok(len) => read += len,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

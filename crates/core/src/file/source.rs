@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::Advice;
 
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
 use super::content::Content;
 use super::mapping::Mapping;
 use super::pool::Pool;
@@ -68,7 +68,7 @@ impl Source {
     /// Opens `path`, to be read as `how` says. A folder, a pipe or a device is refused.
     pub(crate) fn open(path: &Path, how: DirectIo) -> Result<Self> {
         let mut source = Self::open_to_read(path)?;
-        source.ahead = Ahead::new(&source.file, source.identity.size_bytes, how);
+        source.ahead = Ahead::new(&source.file, path, source.identity.size_bytes, how);
         source.mapping = Mapping::new(&source.file, source.identity.size_bytes);
         if source.mapping.is_none() {
             // As a mapping is told: parts are read front to back. Advice may be refused.
@@ -159,13 +159,18 @@ impl Source {
         }
     }
 
-    /// Waits until the part is in memory, read ahead from the disk if need be, without blocking.
-    pub(crate) async fn bring(&self, part: Part) -> Brought {
-        let forget = match &self.0.ahead {
-            Some(ahead) => ahead.bring(part).await,
-            None => false,
+    /// Waits until the part is in memory, read from the disk if need be, without blocking. It is held
+    /// in the memory that `memory` gives, if that is needed and it gives any.
+    pub(crate) async fn bring<M>(
+        &self,
+        part: Part,
+        memory: impl FnOnce() -> Option<M>,
+    ) -> Brought<M> {
+        let how = match &self.0.ahead {
+            Some(ahead) => ahead.bring(part, memory).await,
+            None => ahead::Brought::There,
         };
-        Brought { source: self.clone(), part, forget }
+        Brought { source: self.clone(), part, how }
     }
 
     /// Lets the kernel take back these bytes' pages. A mapping counts as resident memory, and a part
@@ -213,19 +218,30 @@ impl Source {
     }
 }
 
-/// A part that is in memory now.
+/// A part that is in memory now, if it could be had there.
 #[derive(Debug)]
-pub(crate) struct Brought {
+pub(crate) struct Brought<M> {
     source: Source,
     part: Part,
-    forget: bool,
+    how: ahead::Brought<M>,
 }
 
-impl Brought {
-    /// Gives its pages back: it is not needed any more.
+impl<M> Brought<M> {
+    /// The part's bytes, as [`Source::content`] gives them.
+    pub(crate) fn content(&self) -> Result<Content> {
+        match &self.how {
+            ahead::Brought::Held(held, _) => {
+                self.source.check_unchanged()?;
+                Ok(Content::gathered(self.source.clone(), self.part, held.clone()))
+            }
+            _ => self.source.content(self.part),
+        }
+    }
+
+    /// Gives the memory and the pages back: the part is not needed any more.
     pub(crate) fn give_back(self) {
         self.source.release(self.part.offset_bytes, self.part.len_bytes);
-        if let Some(ahead) = self.source.0.ahead.as_ref().filter(|_| self.forget) {
+        if let (Some(ahead), ahead::Brought::Cached) = (&self.source.0.ahead, &self.how) {
             ahead.forget(self.part);
         }
     }

@@ -11,41 +11,27 @@
 //! through the cache, by another descriptor of the same file: no page is ever written both ways.
 //! File systems that refuse it are told by the first write, and get everything through the cache.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
-use super::aligned::{Aligned, alignment, floor};
+use super::aligned::{Aligned, BUFFER_BYTES, Buffers, alignment, floor};
+use super::direct::{self, is_refusal};
 use super::target::write_at;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::DirectIo;
 
 const OPERATION: &str = "download to";
 
-/// Bytes handed to the disk at a time. Every range under way fills one such buffer, so that it is
-/// not larger than it must be: eight of 512 KiB were no slower than four or eight of 1 MiB.
-pub(crate) const BUFFER_BYTES: usize = 512 * 1024;
-
 /// Buffers of one target that are being written, with a thread for each: what it took to keep a fast
 /// disk busy, with some to spare. Who has a ninth waits, and stops reading from its connection.
 const WRITES_AT_ONCE: u32 = 8;
-
-/// Smaller files go through the cache, where whoever wanted them finds them: the wait for the disk
-/// is short.
-const LARGE_BYTES: u64 = 256 << 20;
-
-/// What `statfs` calls the file systems on which it was measured, or is known, to be faster: ext2 to
-/// ext4, and XFS. Those in memory know no other way than the cache; btrfs, which sums its blocks, goes
-/// through the cache in any case; of those on a network, or in user space, nothing can be said.
-const FASTER_ON: [u64; 2] = [0xEF53, 0x5846_5342];
 
 /// Writes a target. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,7 +46,7 @@ struct Inner {
 #[derive(Debug)]
 struct Direct {
     file: Arc<File>,
-    idle: Mutex<Vec<Aligned>>,
+    buffers: Buffers,
     under_way: Arc<Semaphore>,
     refused: AtomicBool,
 }
@@ -74,15 +60,11 @@ impl Writer {
     /// One for the open `file` at `path`, of `size_bytes`, that goes past the page cache where `how`
     /// says so and it can be done.
     pub(super) fn new(file: Arc<File>, path: &Path, size_bytes: u64, how: DirectIo) -> Self {
-        let wanted = match how {
-            DirectIo::On => true,
-            DirectIo::Off => false,
-            DirectIo::Auto => size_bytes >= LARGE_BYTES && is_faster(&file),
-        };
-        let direct = if wanted { open_direct(&file, path).ok() } else { None };
+        let wanted = direct::is_wanted(&file, size_bytes, how);
+        let direct = if wanted { direct::open(&file, path, true).ok() } else { None };
         let direct = direct.map(|direct| Direct {
             file: Arc::new(direct),
-            idle: Mutex::default(),
+            buffers: Buffers::default(),
             under_way: Arc::new(Semaphore::new(WRITES_AT_ONCE as usize)),
             refused: AtomicBool::new(false),
         });
@@ -139,17 +121,6 @@ impl Writer {
     }
 }
 
-impl Direct {
-    fn buffer(&self) -> Aligned {
-        // The last one back is the first one out: it is the likeliest to be in cache still.
-        self.idle().pop().unwrap_or_else(|| Aligned::new(BUFFER_BYTES))
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Aligned>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Writes one range of a target. What was given to it is on the disk's side once
 /// [`RangeWriter::finish`] has said so; dropped before, any part of it may be.
 #[derive(Debug)]
@@ -177,7 +148,7 @@ impl RangeWriter {
                 bytes = behind;
                 continue;
             }
-            let buffer = self.filling.get_or_insert_with(|| direct.buffer());
+            let buffer = self.filling.get_or_insert_with(|| direct.buffers.take());
             let taken = buffer.take(bytes);
             let is_full = buffer.is_full();
             self.at_bytes += taken as u64;
@@ -215,15 +186,13 @@ impl RangeWriter {
         }
         let Some(buffer) = self.filling.take() else { return Ok(()) };
         if buffer.bytes().is_empty() {
-            direct.idle().push(buffer);
             return Ok(());
         }
-        let mut write = Write { writer: self.writer.clone(), buffer: Some(buffer), permit: None };
-        let permit = Arc::clone(&direct.under_way).acquire_owned().await;
         // Never closed: there always is one.
-        write.permit = permit.ok();
-        let offset_bytes = self.at_bytes - write.bytes().len() as u64;
-        self.writes.spawn_blocking(move || write.writer.write_pages(write.bytes(), offset_bytes));
+        let permit = Arc::clone(&direct.under_way).acquire_owned().await.ok();
+        let offset_bytes = self.at_bytes - buffer.bytes().len() as u64;
+        let (writer, write) = (self.writer.clone(), Write { buffer, _permit: permit });
+        self.writes.spawn_blocking(move || writer.write_pages(write.buffer.bytes(), offset_bytes));
         Ok(())
     }
 
@@ -242,64 +211,12 @@ impl RangeWriter {
     }
 }
 
-impl Drop for RangeWriter {
-    fn drop(&mut self) {
-        if let (Some(mut buffer), Some(direct)) = (self.filling.take(), &self.writer.0.direct) {
-            buffer.truncate(0);
-            direct.idle().push(buffer);
-        }
-    }
-}
-
 /// A buffer on its way to the disk. Whatever becomes of it, the buffer can be used again afterwards,
 /// and then another write may begin.
 struct Write {
-    writer: Writer,
-    buffer: Option<Aligned>,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Write {
-    fn bytes(&self) -> &[u8] {
-        self.buffer.as_ref().map(Aligned::bytes).unwrap_or_default()
-    }
-}
-
-impl Drop for Write {
-    fn drop(&mut self) {
-        if let (Some(mut buffer), Some(direct)) = (self.buffer.take(), &self.writer.0.direct) {
-            buffer.truncate(0);
-            direct.idle().push(buffer);
-        }
-        self.permit = None;
-    }
-}
-
-/// Whether a file there is written faster past the page cache.
-fn is_faster(file: &File) -> bool {
-    let kind = rustix::fs::fstatfs(file).ok().and_then(|told| u64::try_from(told.f_type).ok());
-    kind.is_some_and(|kind| FASTER_ON.contains(&kind))
-}
-
-/// Another descriptor of the same file.
-fn open_direct(file: &File, path: &Path) -> io::Result<File> {
-    let flags = OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(flags.bits().cast_signed());
-    let direct = options.open(path)?;
-    let identity = |file: &File| file.metadata().map(|it| (it.dev(), it.ino()));
-    // Somebody else may have put another file there.
-    if identity(&direct)? == identity(file)? {
-        Ok(direct)
-    } else {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
-
-/// How a file system says that it does no direct I/O, or not so.
-pub(super) fn is_refusal(error: &io::Error) -> bool {
-    let refusals = [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOTSUP];
-    refusals.iter().any(|refusal| error.raw_os_error() == Some(refusal.raw_os_error()))
+    // In this order.
+    buffer: Aligned,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 #[cfg(test)]
@@ -309,6 +226,7 @@ mod tests {
     use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::file::direct::{LARGE_BYTES, is_faster};
 
     /// A writer that uses `direct` for whole pages, whatever that is.
     fn with(file: &NamedTempFile, direct: File) -> Writer {
@@ -316,7 +234,7 @@ mod tests {
             file: Arc::new(file.reopen().expect("opened")),
             direct: Some(Direct {
                 file: Arc::new(direct),
-                idle: Mutex::default(),
+                buffers: Buffers::default(),
                 under_way: Arc::new(Semaphore::new(WRITES_AT_ONCE as usize)),
                 refused: AtomicBool::new(false),
             }),
@@ -324,7 +242,7 @@ mod tests {
     }
 
     fn device(path: &str) -> File {
-        OpenOptions::new().write(true).open(path).expect("Linux")
+        std::fs::OpenOptions::new().write(true).open(path).expect("Linux")
     }
 
     fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -439,8 +357,8 @@ mod tests {
                 drop(range);
             }
             writer.settled().await;
-            let given_back = direct.idle().len();
-            assert!((1..=WRITES_AT_ONCE as usize + 1).contains(&given_back), "{given_back}");
+            let given_back = direct.buffers.idle().len();
+            assert!((4..=16).contains(&given_back), "{given_back}");
             assert_eq!(direct.under_way.available_permits(), WRITES_AT_ONCE as usize);
         });
         wait(writer.settled());

@@ -154,6 +154,13 @@ impl Window {
         Admission { slot: Some(slot), memory: Some(memory), window: self.clone(), since: now }
     }
 
+    /// So much memory, if there is more than anybody waits for.
+    pub(crate) fn spare_memory(&self, memory_bytes: u64) -> Option<Memory> {
+        let units = u32::try_from(memory_bytes.div_ceil(MEMORY_UNIT_BYTES)).ok()?;
+        let permit = Arc::clone(&self.0.memory).try_acquire_many_owned(units).ok()?;
+        Some(Memory { _permit: Some(permit) })
+    }
+
     /// Waits until the store is likely to take one more request. Returns how long that was.
     pub(crate) async fn paced(&self) -> Duration {
         self.0.pace.wait().await

@@ -21,7 +21,7 @@ pub(crate) use self::multipart::abort;
 use self::prove::Computed;
 use crate::engine::{Engine, stopped};
 use crate::error::{CHECK_PERMISSIONS, Error, ErrorKind, Result};
-use crate::file::Source;
+use crate::file::{Content, Source};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
 use crate::manifest::Manifest;
@@ -207,7 +207,7 @@ impl Upload<'_> {
         self.tell_start(part);
         let started = Instant::now();
         let mut digest = match self.algorithm {
-            Some(algorithm) => Some(sum(self.source, part, algorithm).await?),
+            Some(algorithm) => Some(sum(&self.source.content(part)?, algorithm).await?),
             None => None,
         };
         // Only a conditional upload can meet its own object and take it for somebody else's.
@@ -216,9 +216,9 @@ impl Upload<'_> {
         options.metadata.extend(token.clone().map(|token| (TOKEN_NAME.to_owned(), token)));
         let receipt = loop {
             let attempt = async |number| {
-                let digest = summed_for(number, self.source, part, digest).await?;
-                let sign = !self.profile.unsigned_payload;
                 let content = self.source.content(part)?;
+                let digest = summed_for(number, &content, digest).await?;
+                let sign = !self.profile.unsigned_payload;
                 let flow = self.scope.flow().clone();
                 let payload = Payload { content, digest, sign, flow };
                 self.engine.calls().put(self.url, payload, &options).await
@@ -368,21 +368,20 @@ fn blame(source: &Source, error: Error) -> Error {
 /// because it was not the sum of these bytes.
 async fn summed_for(
     attempt: u32,
-    source: &Source,
-    part: Part,
+    content: &Content,
     digest: Option<Digest>,
 ) -> Result<Option<Digest>> {
     match digest {
-        Some(digest) if attempt > 1 => Ok(Some(sum(source, part, digest.algorithm()).await?)),
+        Some(digest) if attempt > 1 => Ok(Some(sum(content, digest.algorithm()).await?)),
         _ => Ok(digest),
     }
 }
 
 /// Sums a part, in steps, so that a lane's other connections are served in between.
-async fn sum(source: &Source, part: Part, algorithm: Algorithm) -> Result<Digest> {
+async fn sum(content: &Content, algorithm: Algorithm) -> Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
     let mut step_bytes = 0;
-    for frame in source.content(part)?.frames() {
+    for frame in content.frames() {
         let frame = frame?;
         hasher.update(&frame);
         step_bytes += frame.len();

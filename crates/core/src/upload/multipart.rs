@@ -284,9 +284,10 @@ impl Upload<'_> {
             let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
-                let pages = source.bring(part).await;
+                let memory = || scope.window().spare_memory(part.len_bytes);
+                let brought = source.bring(part, memory).await;
                 let digest = match algorithm {
-                    Some(algorithm) => Some(sum(&source, part, algorithm).await?),
+                    Some(algorithm) => Some(sum(&brought.content()?, algorithm).await?),
                     None => None,
                 };
                 let receipt = if let Some(receipt) = listed.receipt(part, digest) {
@@ -297,8 +298,8 @@ impl Upload<'_> {
                 } else {
                     tell_start(&options, part);
                     let attempt = async |number| {
-                        let digest = summed_for(number, &source, part, digest).await?;
-                        let (content, flow) = (source.content(part)?, scope.flow().clone());
+                        let (content, flow) = (brought.content()?, scope.flow().clone());
+                        let digest = summed_for(number, &content, digest).await?;
                         let payload = Payload { content, digest, sign, flow };
                         let calls = engine.calls_on(lane);
                         calls.upload_part(&url, &upload_id, part.number, payload, &options).await
@@ -311,7 +312,7 @@ impl Upload<'_> {
                 };
                 recorder.part(part.number, receipt.digest, Some(&receipt.etag));
                 acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
-                pages.give_back();
+                brought.give_back();
                 Ok(receipt)
             }
         };
