@@ -16,6 +16,7 @@ mod environment;
 mod exit;
 mod failure;
 mod format;
+mod machine;
 mod meaning;
 mod printer;
 mod signals;

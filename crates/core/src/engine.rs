@@ -48,13 +48,14 @@ impl Engine {
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let lanes = Arc::new(Lanes::start(count)?);
         let (retry, manifest_folder) = (options.retry.clone(), options.manifest_folder.clone());
+        let bandwidth = options.bandwidth_limit_bytes_per_s;
         let memory_bytes = options.memory_limit_bytes.unwrap_or(DEFAULT_MEMORY_LIMIT_BYTES);
         // The SDK's configuration wants a runtime around it, which the caller may not have.
         let connecting =
             lanes.spawn(0, async move { Store::connect(&options, count.max(1)).await });
         let store = connecting.await.map_err(lost)??;
         let retry = Retry::new(retry, store.remedies());
-        let meter = Meter::default();
+        let meter = Meter::limited_to(bandwidth);
         let bounds = Bounds { parts: most_parts(), memory_bytes };
         let window = Window::adaptive(bounds, meter.clone());
         let stages = Stages { lanes, store, retry, window, meter, manifest_folder };
@@ -90,6 +91,11 @@ impl Engine {
         }
         let _guard = OnDrop(cancel);
         self.drive(task).await
+    }
+
+    /// The same on another lane.
+    pub(crate) fn at(&self, lane: LaneId) -> Self {
+        Self { stages: Arc::clone(&self.stages), home: lane }
     }
 
     /// Requests over this transfer's own lane: everything but the parts.

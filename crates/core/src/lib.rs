@@ -20,6 +20,7 @@
 //! The crate prints nothing, reads no environment beyond what `aws-config` does, and changes
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
+mod account;
 mod download;
 mod engine;
 mod error;
@@ -28,6 +29,7 @@ mod flow;
 pub mod integrity;
 pub mod limits;
 pub mod manifest;
+mod many;
 mod object;
 mod options;
 pub mod plan;
@@ -43,12 +45,13 @@ mod url;
 
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
+pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
     Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
     Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
 };
-pub use report::{Report, ReportedChecksum};
+pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::Session;
 pub use transport::ObjectInfo;
 pub use transport::connect::Proxies;

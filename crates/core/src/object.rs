@@ -1,12 +1,13 @@
 //! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::many::{self, ManyReport};
 use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
@@ -83,6 +84,45 @@ impl Bucket {
     pub async fn create(&self) -> Result<()> {
         let name = self.name.clone();
         self.engine.drive(|engine| async move { engine.calls().create_bucket(&name).await }).await
+    }
+
+    /// Uploads many files, each to its key: small ones with one request each, large ones in parts, all
+    /// within the session's window. What fails is told in the report, and the rest goes on.
+    pub async fn upload_files<I>(&self, files: I, options: UploadOptions) -> Result<ManyReport>
+    where
+        I: IntoIterator<Item = (PathBuf, String)>,
+        I::IntoIter: Send + 'static,
+    {
+        let (name, files) = (self.name.clone(), files.into_iter());
+        let cancel = options.cancel.child();
+        let seen = UploadOptions { cancel: cancel.clone(), ..options };
+        self.engine
+            .drive_cancellable(cancel, |engine| async move {
+                many::upload(&engine, &name, files, seen).await
+            })
+            .await
+    }
+
+    /// Downloads many objects, each to its file; folders are made as they are needed. Small ones take
+    /// one GET each. No file has its name before its bytes are verified and on disk: they are synced
+    /// many at a time. What fails is told in the report, and the rest goes on.
+    pub async fn download_files<I>(
+        &self,
+        objects: I,
+        options: DownloadOptions,
+    ) -> Result<ManyReport>
+    where
+        I: IntoIterator<Item = (String, PathBuf)>,
+        I::IntoIter: Send + 'static,
+    {
+        let (name, objects) = (self.name.clone(), objects.into_iter());
+        let cancel = options.cancel.child();
+        let seen = DownloadOptions { cancel: cancel.clone(), ..options };
+        self.engine
+            .drive_cancellable(cancel, |engine| async move {
+                many::download(&engine, &name, objects, seen).await
+            })
+            .await
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in

@@ -62,6 +62,8 @@ pub struct SessionOptions {
     /// Memory that parts under way may take together, bytes: what waits to be written or sent, mapped
     /// pages included. It bounds the parts in flight. Default: 96 MiB.
     pub memory_limit_bytes: Option<u64>,
+    /// Payload bytes a second that all transfers together may move; at least 1. Default: no limit.
+    pub bandwidth_limit_bytes_per_s: Option<u64>,
     /// Threads that carry parts, each with connections of its own. Default: one for every core.
     pub lanes: Option<usize>,
 }
@@ -83,6 +85,7 @@ impl Default for SessionOptions {
             retry: RetryOptions::default(),
             manifest_folder: None,
             memory_limit_bytes: None,
+            bandwidth_limit_bytes_per_s: None,
             lanes: None,
         }
     }

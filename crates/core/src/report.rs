@@ -40,8 +40,12 @@ pub struct Report {
     pub parts: u32,
     /// Size of every part but the last, bytes.
     pub part_size_bytes: u64,
-    /// Parts that were allowed in flight.
+    /// Parts that were allowed in flight, in the end.
     pub concurrency: usize,
+    /// Where the time went.
+    pub time: TimeSpent,
+    /// What most of it went to, as a person would say it.
+    pub limited_by: &'static str,
     /// Attempts that failed and were repeated.
     pub retries: u64,
     /// What was compared; see [`Verified`].
@@ -56,6 +60,43 @@ pub struct Report {
     pub store_profile: String,
     /// What the person should know although it did not end the transfer.
     pub warnings: Vec<String>,
+}
+
+/// Where the time of a transfer went, as shares of all of it; together they are 1.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct TimeSpent {
+    /// Waiting for the store to begin its answers.
+    pub first_byte: f64,
+    /// Bytes on their way.
+    pub network: f64,
+    /// Reading or writing files, or waiting for whoever reads the other end of a pipe.
+    pub disk: f64,
+    /// This machine's processors: running, or waiting for one.
+    pub cpu: f64,
+    /// Held back because the store had asked for fewer requests.
+    pub throttled: f64,
+    /// Held back by [`crate::SessionOptions::bandwidth_limit_bytes_per_s`].
+    pub bandwidth_limit: f64,
+    /// Waiting for the store and the network, where more parts in flight would have brought more, and
+    /// a bound (memory, open files) kept them out.
+    pub window: f64,
+}
+
+impl TimeSpent {
+    /// What most of the time went to, and how much.
+    pub fn limited_by(&self) -> (&'static str, f64) {
+        let all = [
+            ("the store's first byte", self.first_byte),
+            ("the network", self.network),
+            ("the disk", self.disk),
+            ("the processors", self.cpu),
+            ("the store, which asked for fewer requests", self.throttled),
+            ("the bandwidth limit", self.bandwidth_limit),
+            ("the parts in flight", self.window),
+        ];
+        all.into_iter().max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(all[0])
+    }
 }
 
 /// A checksum as reports show it.

@@ -43,6 +43,9 @@ pub enum Error {
     /// The faults asked for make no sense.
     #[error("the faults cannot be used: {0}")]
     Faults(#[from] crate::faults::FaultsError),
+    /// The network asked for makes no sense.
+    #[error("the network cannot be simulated: {0}")]
+    Network(#[from] crate::network::NetworkError),
     /// A thread or its runtime could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),

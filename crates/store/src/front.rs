@@ -23,10 +23,11 @@ use s3s::service::S3Service;
 use s3s::{Body, StdError};
 
 use crate::chunked::{Decoded, Trailers};
-use crate::faults::{Ended, Exchange, FaultHandle, Fuse, ReadOff, Rewrite, escape};
+use crate::faults::{Answer, Ended, Exchange, FaultHandle, Fuse, ReadOff, Rewrite, escape};
 use crate::locks::lock;
+use crate::network::{self, NetworkControl};
 use crate::operation;
-use crate::stats::Counters;
+use crate::stats::{Counters, InFlight};
 
 /// Most that is read off of a refused request: enough for a part of usual size, well below a second's worth.
 const DRAIN_BYTES: usize = 128 << 20;
@@ -43,6 +44,7 @@ pub(crate) struct Front {
     /// The same without signatures: for requests that were edited after theirs was checked.
     pub(crate) open: S3Service,
     pub(crate) faults: FaultHandle,
+    pub(crate) network: Arc<NetworkControl>,
     pub(crate) counters: Arc<Counters>,
     /// The only region requests may be signed for, if there is one.
     pub(crate) region: Option<String>,
@@ -64,6 +66,10 @@ impl Front {
         let (parts, incoming) = request.into_parts();
         let operation = operation::name(&parts);
         self.counters.request(operation);
+        let in_flight = InFlight::new(Arc::clone(&self.counters));
+        let network = self.network.conditions();
+        let admitted = network.as_ref().is_none_or(|network| network.admits());
+        let delay = network.as_ref().map(|network| network.delay(operation, &parts, admitted));
         let waits = parts.headers.contains_key(header::EXPECT);
         let leftover = Leftover::default();
         let body = Body::http_body(Watched {
@@ -73,12 +79,18 @@ impl Front {
             counters: Arc::clone(&self.counters),
         });
 
-        let mut response = match self.faults.choose(operation, &parts) {
-            None => self.serve(parts, body).await,
-            Some((rule, release)) => {
-                let exchange = Exchange { rule, release, fuse };
-                exchange.answer(Arc::clone(&self), parts, body).await?
-            }
+        if let Some(network) = network.filter(|_| waits && admitted) {
+            // The word to go on is under way first, and the body then.
+            network::sleep(network.latency()).await;
+        }
+        let mut response = if !admitted {
+            drop(body);
+            self.slow_down()
+        } else if let Some((rule, release)) = self.faults.choose(operation, &parts) {
+            let exchange = Exchange { rule, release, fuse };
+            exchange.answer(Arc::clone(&self), parts, body).await?
+        } else {
+            self.serve(parts, body).await
         };
         let refused = response.status().is_client_error() || response.status().is_server_error();
         if response.extensions().get::<ReadOff>().map_or(refused, |read_off| read_off.0) {
@@ -92,8 +104,16 @@ impl Front {
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert(HeaderName::from_static("x-amz-request-id"), id);
         }
+        network::sleep(delay.unwrap_or_default()).await;
         let counters = Arc::clone(&self.counters);
-        Ok(response.map(|inner| Counted { inner, counters }))
+        Ok(response.map(|inner| Counted { inner, counters, _in_flight: in_flight }))
+    }
+
+    /// The answer to a request that is one too many.
+    fn slow_down(&self) -> Response<Body> {
+        self.counters.refused();
+        let message = "Please reduce your request rate.".to_owned();
+        Answer { message, ..Answer::new(503, "SlowDown") }.response()
     }
 
     /// Hands a request to the service.
@@ -299,6 +319,7 @@ impl Drop for Watched {
 pub(crate) struct Counted {
     inner: Body,
     counters: Arc<Counters>,
+    _in_flight: InFlight,
 }
 
 impl http_body::Body for Counted {

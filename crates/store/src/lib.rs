@@ -18,7 +18,7 @@
 //! # Ok::<(), brigade_store::Error>(())
 //! ```
 //!
-//! It misbehaves only on demand: see [`faults`].
+//! It misbehaves only on demand: see [`faults`]. And it is as far away as one likes: see [`Network`].
 //!
 //! It behaves as S3 does in what a transfer engine can notice: checksums of all five algorithms in headers
 //! and trailers, multipart uploads, conditions, ranges, errors and their codes. Known differences:
@@ -35,12 +35,14 @@ mod access;
 mod body;
 mod checksum;
 mod chunked;
+mod draw;
 mod error;
 mod etag;
 pub mod faults;
 mod front;
 mod index;
 mod locks;
+mod network;
 mod operation;
 mod options;
 mod range;
@@ -55,6 +57,7 @@ mod upload;
 
 pub use access::Credentials;
 pub use error::Error;
+pub use network::{Network, NetworkError, SlowParts};
 pub use options::{Backend, Options};
 pub use server::Server;
 pub use stats::Stats;

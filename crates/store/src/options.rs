@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::access::Credentials;
 use crate::faults::Faults;
+use crate::network::Network;
 
 /// How a store is to be run. The default is an empty store in memory, open to everyone on this machine.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Options {
     pub min_part_size_bytes: u64,
     /// How to misbehave (see [`faults`](crate::faults)). Default: not at all.
     pub faults: Option<Faults>,
+    /// What lies between the store and its clients. Default: nothing but this machine's loopback.
+    pub network: Network,
 }
 
 /// Where objects are kept.
@@ -58,6 +61,7 @@ impl Default for Options {
             md5_etags: true,
             min_part_size_bytes: 5 << 20,
             faults: None,
+            network: Network::default(),
         }
     }
 }

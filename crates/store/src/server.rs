@@ -23,8 +23,9 @@ use crate::access::{Hosts, Keys};
 use crate::faults::{FaultHandle, Fuse, Rewriting, Wire};
 use crate::front::{Front, Service};
 use crate::index::Index;
+use crate::network::{Line, Network, NetworkControl, NetworkError};
 use crate::s3::Api;
-use crate::stats::{Counters, Stats};
+use crate::stats::{Counters, OpenConnection, Stats};
 use crate::storage::{self, Storage};
 use crate::tls::{self, Identity};
 use crate::{Backend, Error, Options};
@@ -63,6 +64,7 @@ pub struct Server {
     index: Arc<Index>,
     counters: Arc<Counters>,
     faults: FaultHandle,
+    network: Arc<NetworkControl>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -75,9 +77,10 @@ impl Server {
     /// # Errors
     ///
     /// Where the address cannot be listened on, the folder cannot be used, a bucket's name is not one that
-    /// S3 allows, or the faults make no sense.
+    /// S3 allows, or the faults or the network make no sense.
     pub fn start(mut options: Options) -> Result<Self, Error> {
         let faults = FaultHandle::new(options.faults.take())?;
+        let network = Arc::new(NetworkControl::new(std::mem::take(&mut options.network))?);
         let index = open(&options)?;
         let listen = options.listen;
         let failed = |source| Error::Listen { address: listen, source };
@@ -86,12 +89,12 @@ impl Server {
         let address = listener.local_addr().map_err(failed)?;
         let identity = options.tls.then(|| tls::identity(address)).transpose()?;
         let counters = Arc::new(Counters::default());
-        let front = front(options, &index, &counters, &faults);
+        let front = front(options, &index, &counters, &faults, &network);
         let (stop, stopped) = watch::channel(false);
         let ca_pem = identity.as_ref().map(|identity| identity.ca_pem.clone());
 
         let threads = Vec::new();
-        let mut server = Self { address, ca_pem, index, counters, faults, stop, threads };
+        let mut server = Self { address, ca_pem, index, counters, faults, network, stop, threads };
         server.run(listener, &front, identity.as_ref(), &stopped)?;
         Ok(server)
     }
@@ -131,6 +134,21 @@ impl Server {
     /// How the store misbehaves, to be changed and asked about at any time.
     pub fn faults(&self) -> FaultHandle {
         self.faults.clone()
+    }
+
+    /// What lies between the store and its clients.
+    pub fn network(&self) -> Network {
+        self.network.network()
+    }
+
+    /// Puts another network in the place of the one before, for connections that are open too: from their
+    /// next bytes and their next requests on. Answers that are under way arrive as they would have.
+    ///
+    /// # Errors
+    ///
+    /// Where there can be no such network (see [`Network::check`]); the one before stays then.
+    pub fn set_network(&self, network: Network) -> Result<(), NetworkError> {
+        self.network.set(network)
     }
 
     /// Closes all connections and waits until everything that was being written to disk is.
@@ -240,6 +258,7 @@ fn front(
     index: &Arc<Index>,
     counters: &Arc<Counters>,
     faults: &FaultHandle,
+    network: &Arc<NetworkControl>,
 ) -> Arc<Front> {
     let api = Api {
         index: Arc::clone(index),
@@ -261,6 +280,7 @@ fn front(
         service: builder.build(),
         open,
         faults: faults.clone(),
+        network: Arc::clone(network),
         counters: Arc::clone(counters),
         anonymous: options.credentials.is_empty(),
         region: options.region,
@@ -307,24 +327,28 @@ impl Lane {
             let Ok(stream) = TcpStream::from_std(stream) else { continue };
             // Without this a small answer would wait for the client's delayed acknowledgement.
             let _ = stream.set_nodelay(true);
-            let front = Arc::clone(&self.front);
-            let fuse = Arc::<Fuse>::default();
-            let wire = Wire::new(stream, Arc::clone(&fuse));
-            match self.tls.clone() {
-                None => {
-                    tokio::spawn(converse(wire, front, fuse));
-                }
-                Some(tls) => {
-                    tokio::spawn(async move {
-                        let buffered = BufReader::with_capacity(TLS_READ_BYTES, wire);
-                        // A client that does not trust the certificate goes away; that is its business.
-                        if let Ok(stream) = tls.accept(buffered).await {
-                            converse(stream, front, fuse).await;
-                        }
-                    });
-                }
-            }
+            let open = OpenConnection::new(Arc::clone(&self.front.counters));
+            tokio::spawn(connection(stream, open, Arc::clone(&self.front), self.tls.clone()));
         }
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn connection(
+    stream: TcpStream,
+    open: OpenConnection,
+    front: Arc<Front>,
+    tls: Option<TlsAcceptor>,
+) {
+    let network = Arc::clone(&front.network);
+    network.open(&stream, tls.is_some()).await;
+    let fuse = Arc::<Fuse>::default();
+    let line = Line::new(Wire::new(stream, Arc::clone(&fuse)), network, open);
+    let Some(tls) = tls else { return converse(line, front, fuse).await };
+    let buffered = BufReader::with_capacity(TLS_READ_BYTES, line);
+    // A client that does not trust the certificate goes away; that is its business.
+    if let Ok(stream) = tls.accept(buffered).await {
+        converse(stream, front, fuse).await;
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct CpArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Transfer")]
     pub(crate) part_size: Option<u64>,
 
-    /// Parts in flight. [default: 16]
+    /// Parts in flight at most. Without it, as many as bring something, found while it runs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..),
           help_heading = "Transfer")]
     pub(crate) concurrency: Option<u16>,
@@ -195,6 +195,8 @@ impl CpArgs {
         let time = |time: Duration| humantime::format_duration(time).to_string().replace(' ', "");
         words.option("--retry-for", store.retry_for.map(time));
         words.option("--stall-timeout", store.stall_timeout.map(time));
+        words.option("--bandwidth-limit", store.bandwidth_limit.map(|rate| format!("{rate}B/s")));
+        words.option("--memory-limit", store.memory_limit);
         // Behind this, a name may begin with a dash.
         words.0.push("--".into());
         for end in [&self.source, &self.target] {
@@ -274,7 +276,8 @@ mod tests {
                     --checksum-algorithm sha256 --if-none-match --storage-class X --content-type y \
                     --metadata a=1 --metadata b=2 --sse aws:kms --sse-kms-key-id id \
                     --store-profile minio --no-sign-request --force-path-style --ca-bundle c.pem \
-                    --no-verify-ssl --retry-for 90m --stall-timeout 30s -- dir/../-odd s3://b/a/../k";
+                    --no-verify-ssl --retry-for 90m --stall-timeout 30s \
+                    --bandwidth-limit 2MiB/s --memory-limit 64MiB -- dir/../-odd s3://b/a/../k";
         let typed: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
         let environment = Environment::of(&[("AWS_REGION", "r"), ("AWS_PROFILE", "p")]);
         let words = read(&typed).to_words(&environment).expect("absolute");
@@ -292,6 +295,8 @@ mod tests {
         assert_eq!(meant.store.retry_for, Some(Duration::from_mins(90)));
         assert_eq!(meant.store.stall_timeout, Some(Duration::from_secs(30)));
         assert_eq!(meant.direct_io, Direct::On);
+        let limits = (meant.store.bandwidth_limit, meant.store.memory_limit);
+        assert_eq!(limits, (Some(2 << 20), Some(64 << 20)));
         assert_eq!(meant.metadata, ["a=1", "b=2"]);
         assert_eq!((meant.sse, meant.checksum_algorithm), (Some(Sse::Kms), Some(Checksum::Sha256)));
         // Nothing is lost the second time.

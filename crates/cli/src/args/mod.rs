@@ -11,6 +11,7 @@
 
 mod cp;
 mod demo;
+mod network;
 mod output;
 mod resume;
 mod serve;
@@ -23,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
 pub(crate) use demo::DemoArgs;
+pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
 pub(crate) use serve::ServeArgs;
@@ -48,7 +50,8 @@ pub(crate) enum Command {
     /// Show, give up or go on with unfinished uploads, here and on the store.
     Uploads(UploadsArgs),
     /// Serve an S3-compatible store from a folder, for development and tests.
-    Serve(ServeArgs),
+    // Boxed as well.
+    Serve(Box<ServeArgs>),
     /// See it work: start a store, upload a file, download it, compare.
     Demo(DemoArgs),
     /// Print a completion script for a shell.

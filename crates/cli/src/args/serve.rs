@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueHint};
 
+use super::NetworkArgs;
+
 /// See [`super::Command::Serve`].
 // Each is one independent switch, as typed.
 #[allow(clippy::struct_excessive_bools)]
@@ -59,6 +61,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) faults: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+
     /// Print one JSON object instead of shell exports.
     #[arg(long)]
     pub(crate) json: bool,
@@ -70,4 +75,6 @@ Examples:
   brigade serve --memory --port 0 --json
   brigade serve ./data --tls
   brigade serve --memory --faults bad-day.toml
+  brigade serve --synthetic --latency 50ms --jitter 10ms --bandwidth-per-connection 85MB/s
+  brigade serve --synthetic --max-rps 200 --slow-parts 0.1%:5s
   BRIGADE_SECRET_KEY=... brigade serve ./data --access-key me --bind 0.0.0.0";

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use brigade::limits::parse_size;
 use clap::{Args, ValueHint};
 
 /// See the module.
@@ -60,6 +61,16 @@ pub(crate) struct StoreArgs {
     /// a store that has all of a request gets six times that to answer. [default: 20s]
     #[arg(long, value_name = "TIME", value_parser = stall)]
     pub(crate) stall_timeout: Option<Duration>,
+
+    /// Payload bytes a second that may be moved, all connections together, such as 200MiB/s or
+    /// 1.5Gbit/s.
+    #[arg(long, value_name = "RATE", value_parser = super::network::rate)]
+    pub(crate) bandwidth_limit: Option<u64>,
+
+    /// Memory that parts under way may take together, from 16MiB. [default: 96MiB, or a quarter of what
+    /// the machine or the container has]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub(crate) memory_limit: Option<u64>,
 }
 
 /// From one second, below which nothing can be waited out, to a month: more is a mistake.
@@ -71,6 +82,15 @@ fn outage(typed: &str) -> Result<Duration, String> {
 fn stall(typed: &str) -> Result<Duration, String> {
     duration(typed, Duration::from_secs(1), Duration::from_hours(1))
 }
+
+/// From what a few parts need, to any size.
+fn memory(typed: &str) -> Result<u64, String> {
+    let bytes = parse_size(typed)?;
+    if bytes < LEAST_MEMORY_BYTES { Err("it must be at least 16MiB".into()) } else { Ok(bytes) }
+}
+
+/// Two parts of the default size.
+const LEAST_MEMORY_BYTES: u64 = 16 << 20;
 
 fn duration(typed: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(typed)
@@ -96,5 +116,12 @@ mod tests {
             let said = stall(typed).expect_err("refused");
             assert_eq!(said, "write a number and its unit, such as 90s, 30min or 2h", "{typed}");
         }
+    }
+
+    #[test]
+    fn memory_has_a_least() {
+        assert_eq!(memory("1GiB"), Ok(1 << 30));
+        assert_eq!(memory("1MiB"), Err("it must be at least 16MiB".into()));
+        assert!(memory("much").is_err());
     }
 }

@@ -10,6 +10,7 @@ use super::{block_on, typed_again};
 use crate::args::CpArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::machine;
 use crate::meaning::{Job, Sink, Transfer};
 use crate::printer::Printer;
 use crate::signals::Stopped;
@@ -45,6 +46,7 @@ pub(super) async fn move_object(
     watch: &mut Watch<'_>,
 ) -> Result<Report> {
     brigade::guard_mapped_files()?;
+    machine::allow_many_files();
     let (emitter, events) = progress::channel();
     let cancel = Cancel::default();
     match job {

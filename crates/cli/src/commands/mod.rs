@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
         Command::Serve(args) => {
             let output = OutputArgs { json: args.json, ..OutputArgs::default() };
             let mut printer = Printer::new(&output, false, environment);
-            let result = serve::run(args, &mut printer);
+            let result = serve::run(*args, &mut printer);
             ended(result, &mut printer)
         }
         Command::Demo(args) => {

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use brigade_store::faults::Faults;
-use brigade_store::{Backend, Credentials, Options};
+use brigade_store::{Backend, Credentials, Network, Options};
 
-use crate::args::ServeArgs;
+use crate::args::{NetworkArgs, ServeArgs};
 use crate::failure::Usage;
 
 /// A store to run.
@@ -49,12 +49,22 @@ impl Service {
                 args.bind
             ));
         }
-        let faults = args.faults.as_deref().map(read_faults).transpose()?;
+        let mut faults = args.faults.as_deref().map(read_faults).transpose()?;
+        if let (Some(faults), Some(seed)) = (&mut faults, args.network.seed) {
+            faults.seed = seed;
+        }
         if let Some(file) = &args.faults {
             warnings.push(format!(
                 "this store misbehaves on purpose, as {} says: keep nothing in it",
                 file.display()
             ));
+        }
+        let network = network(&args.network)?;
+        if network != (Network { seed: network.seed, ..Network::default() }) {
+            warnings.push(
+                "this store pretends to be behind a network, as asked: its speed is not its own"
+                    .into(),
+            );
         }
         let options = Options {
             backend,
@@ -64,6 +74,7 @@ impl Service {
             tls: args.tls,
             region: Some(args.region.clone()),
             faults,
+            network,
             ..Options::default()
         };
         Ok(Self { options, keys, region: args.region, warnings })
@@ -87,6 +98,29 @@ impl Keys {
         });
         made.context("cannot read /dev/urandom to make up keys; give --access-key and --secret-key")
     }
+}
+
+/// The network that the options describe.
+fn network(args: &NetworkArgs) -> Result<Network> {
+    let network = Network {
+        latency: args.latency.unwrap_or_default(),
+        jitter: args.jitter.unwrap_or_default(),
+        connection_bytes_per_s: args.bandwidth_per_connection,
+        total_bytes_per_s: args.bandwidth_total,
+        max_requests_per_s: args.max_rps,
+        slow_parts: args.slow_parts,
+        slow_start: args.slow_start,
+        seed: args.seed.unwrap_or_default(),
+    };
+    if network.jitter > network.latency {
+        return Err(Usage::error(
+            "--jitter is more than --latency, and no answer comes before it was asked for; give less \
+             of it",
+        ));
+    }
+    // Whatever else there is to complain of.
+    network.check().map_err(|error| Usage::error(error.to_string()))?;
+    Ok(network)
 }
 
 /// Reads a script of faults; a mistake in it is a mistake of the command line.
@@ -119,6 +153,9 @@ fn spell(noise: &[u8], alphabet: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::time::Duration;
+
+    use brigade_store::SlowParts;
 
     use super::*;
     use crate::args;
@@ -127,7 +164,7 @@ mod tests {
         let typed: Vec<OsString> =
             format!("brigade serve {line}").split_whitespace().map(OsString::from).collect();
         match args::parse(&typed) {
-            Ok(args::Cli { command: args::Command::Serve(args) }) => Service::from_args(args),
+            Ok(args::Cli { command: args::Command::Serve(args) }) => Service::from_args(*args),
             _ => panic!("{line} is no serve"),
         }
     }
@@ -181,6 +218,41 @@ mod tests {
             assert!(said.contains(part) && !said.contains('\n'), "{said}");
         }
         assert!(read("--memory").expect("fine").options.faults.is_none());
+    }
+
+    #[test]
+    fn a_network_is_as_asked_and_warned_about() {
+        let line = "--synthetic --latency 50ms --jitter 10ms --bandwidth-per-connection 85MB/s \
+                    --bandwidth-total 400MB/s --max-rps 200 --slow-parts 0.1%:5s --seed 7";
+        let service = read(line).expect("fine");
+        let slow = SlowParts { chance: 0.001, delay: Duration::from_secs(5) };
+        let expected = Network {
+            latency: Duration::from_millis(50),
+            jitter: Duration::from_millis(10),
+            connection_bytes_per_s: Some(85_000_000),
+            total_bytes_per_s: Some(400_000_000),
+            max_requests_per_s: Some(200),
+            slow_parts: Some(slow),
+            slow_start: false,
+            seed: 7,
+        };
+        assert_eq!(service.options.network, expected);
+        assert!(service.warnings.join("").contains("its speed is not its own"));
+        assert_eq!(read("--synthetic").expect("fine").options.network, Network::default());
+        assert!(read("--synthetic --seed 7").expect("fine").warnings.is_empty());
+        let error = read("--synthetic --latency 1ms --jitter 2ms").err().expect("refused");
+        assert!(error.is::<Usage>() && error.to_string().starts_with("--jitter is more than"));
+        let error = read("--synthetic --latency 0s --slow-start").err().expect("refused");
+        assert!(error.is::<Usage>(), "{error}");
+    }
+
+    #[test]
+    fn the_documented_networks_can_be_typed() {
+        let documented = include_str!("../../../../docs/NETWORKS.md");
+        let lines = documented.lines().filter_map(|line| line.strip_prefix("    brigade serve "));
+        let networks: Vec<_> =
+            lines.map(|line| read(line).expect("fine").options.network).collect();
+        assert!(networks.len() >= 5 && networks.contains(&Network::default()), "{networks:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use brigade::{Credentials, Proxies, RetryOptions, SessionOptions};
 use crate::args::StoreArgs;
 use crate::environment::Environment;
 use crate::failure::Usage;
+use crate::machine;
 
 /// The session options that `args` and `environment` mean.
 pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<SessionOptions> {
@@ -36,6 +37,8 @@ pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<Ses
             ..defaults.retry
         },
         manifest_folder: manifest_folder(args.manifest_dir.as_deref(), environment),
+        memory_limit_bytes: args.memory_limit.or_else(machine::scarce_memory_bytes),
+        bandwidth_limit_bytes_per_s: args.bandwidth_limit,
         ..defaults
     })
 }

@@ -1,5 +1,7 @@
 //! A finished transfer in one line.
 
+use std::fmt::Write as _;
+
 use brigade::Report;
 use brigade::integrity::{Algorithm, Verified};
 use brigade::limits::format_size;
@@ -43,6 +45,11 @@ pub(crate) fn outcome(report: &Report) -> String {
     let checksum = report.checksum.as_ref().map(|sum| (sum.algorithm, sum.value.as_str()));
     text.push_str(", ");
     text.push_str(&proof(report.verified, checksum, &report.warnings));
+    // Of what took no time there is nothing to learn.
+    if report.elapsed_ms >= 1000 {
+        let (what, share) = report.time.limited_by();
+        let _ = write!(text, ", limited by: {what}, {:.0} %", 100.0 * share);
+    }
     text
 }
 

@@ -1,8 +1,5 @@
 //! Ranges on their way to the disk: past the page cache or through it, summed as they come.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::Download;
@@ -10,10 +7,10 @@ use super::fetch::Sink;
 use super::resume::Target;
 use super::sums::{Need, PartHashers, PartSums};
 use crate::error::Result;
-use crate::file::{RangeWriter, Writer};
+use crate::file::RangeWriter;
 use crate::limits::MIB;
 use crate::options::DirectIo;
-use crate::plan::{Part, Plan};
+use crate::plan::Plan;
 use crate::schedule::Cost;
 
 /// Takes a range that goes to the target.
@@ -23,14 +20,8 @@ pub(super) struct ToDisk {
 }
 
 impl ToDisk {
-    /// For `part`; errors name `target`.
-    pub(super) fn new(
-        writer: &Writer,
-        part: Part,
-        target: Arc<PathBuf>,
-        hashers: PartHashers,
-    ) -> Self {
-        Self { hashers, range: writer.range(part.offset_bytes, target) }
+    pub(super) fn new(hashers: PartHashers, range: RangeWriter) -> Self {
+        Self { hashers, range }
     }
 
     /// The sums of the range.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Flow;
+use crate::flow::{AttemptBytes, Flow};
 use crate::limits::MIB;
 use crate::plan::Part;
 use crate::progress::Event;
-use crate::schedule::{LaneId, RetryScope};
+use crate::schedule::{LaneId, Memory, RetryScope};
 use crate::transport::Pin;
 use crate::url::S3Url;
 
@@ -27,6 +27,19 @@ pub(super) struct Request {
     pub(super) total_bytes: u64,
     pub(super) scope: RetryScope,
     pub(super) flow: Flow,
+}
+
+impl Request {
+    /// Tells of a part that [`fetch_again`] brought, of whose bytes nobody was told.
+    pub(super) fn tell_again(&self, part: Part) {
+        self.flow.events().moved(part.len_bytes);
+        let size_bytes = part.len_bytes;
+        self.flow.events().emit(|| Event::PartDone {
+            part: part.number,
+            size_bytes,
+            elapsed_ms: 0,
+        });
+    }
 }
 
 /// Where the bytes of a range go.
@@ -60,11 +73,13 @@ pub(super) async fn fetch(
         .events()
         .emit(|| Event::PartStarted { part: part.number, size_bytes: part.len_bytes });
     let mut attempts = request.engine.retry().attempts(&request.scope, Some(part.number));
+    let mut told = request.flow.attempt();
     let mut reached = 0;
     while reached < part.len_bytes {
         attempts.turn().await;
         let before = reached;
-        let Err(error) = fetch_once(request, lane, part, &mut reached, sink).await else {
+        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut told, sink).await
+        else {
             break;
         };
         if reached - before >= PROGRESS_BYTES {
@@ -75,6 +90,7 @@ pub(super) async fn fetch(
     }
     attempts.succeeded();
     sink.end().await?;
+    told.keep();
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.flow.events().emit(|| Event::PartDone {
         part: part.number,
@@ -84,12 +100,36 @@ pub(super) async fn fetch(
     Ok(())
 }
 
+/// One more attempt at the same part beside the first one, over another connection, into memory: of two
+/// that write to the same place, the one that is given up might write last. Nobody is told of its bytes.
+pub(super) async fn fetch_again(
+    request: &Request,
+    lane: LaneId,
+    part: Part,
+    mut sink: impl FnMut(&Bytes) + Send,
+) -> Result<(Vec<Bytes>, Memory)> {
+    let window = request.scope.window();
+    let memory = window.spare(part.len_bytes).ok_or_else(|| {
+        Error::new(ErrorKind::Io, super::OPERATION, request.url.to_string(), "no memory is left")
+    })?;
+    let mut told = request.flow.unheard().attempt();
+    let (mut chunks, mut reached) = (Vec::new(), 0);
+    fetch_once(request, lane, part, &mut reached, &mut told, &mut |chunk: Bytes| {
+        sink(&chunk);
+        chunks.push(chunk);
+        Ok(())
+    })
+    .await?;
+    Ok((chunks, memory))
+}
+
 /// One attempt, from the byte reached to the end of the part.
 async fn fetch_once(
     request: &Request,
     lane: LaneId,
     part: Part,
     reached: &mut u64,
+    told: &mut AttemptBytes,
     sink: &mut impl Sink,
 ) -> Result<()> {
     let (url, pin) = (&request.url, &request.pin);
@@ -102,18 +142,22 @@ async fn fetch_once(
     let mut range = calls.get_range(url, pin, offset, rest, request.total_bytes).await?;
     let answered = Instant::now();
     request.flow.answered(Duration::ZERO, answered - asked);
+    let mut taking = Duration::ZERO;
     while let Some(chunk) = range.next().await? {
         let len = chunk.len() as u64;
         if len > part.len_bytes - *reached {
             return Err(broken("the store sent more bytes than it was asked for".into()));
         }
+        let given = Instant::now();
         sink.take(chunk).await?;
+        taking += given.elapsed();
         *reached += len;
-        request.flow.moved(len);
+        told.moved(len);
+        request.flow.limited(len).await;
     }
     if *reached < part.len_bytes {
         return Err(broken(format!("the body ended {} bytes early", part.len_bytes - *reached)));
     }
-    request.flow.received(answered.elapsed());
+    request.flow.received(answered.elapsed().saturating_sub(taking));
     Ok(())
 }

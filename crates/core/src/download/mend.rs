@@ -63,7 +63,8 @@ impl Download<'_> {
                     return Ok(before);
                 }
                 let hashers = PartHashers::new(needed, before.crc.is_some());
-                let mut to_disk = ToDisk::new(&writer, part, path, hashers);
+                let range = writer.range(part.offset_bytes, path, request.flow.clone());
+                let mut to_disk = ToDisk::new(hashers, range);
                 fetch(&request, lane, part, &mut to_disk).await?;
                 let sums = to_disk.sums();
                 recorder.part(part.number, sums.crc, None);

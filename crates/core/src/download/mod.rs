@@ -24,9 +24,10 @@ use futures::StreamExt;
 
 use self::disk::ToDisk;
 use self::expect::{Expectation, Found};
-use self::fetch::{Request, fetch};
+use self::fetch::{Request, fetch, fetch_again};
 use self::resume::Target;
 use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
+use crate::account::Account;
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Partial, resolve_target};
@@ -37,7 +38,7 @@ use crate::plan::{self, Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
-use crate::schedule::{Cost, RetryScope, STOP_GRACE, run_ordered, run_parts};
+use crate::schedule::{Cost, First, RetryScope, STOP_GRACE, hedged, run_ordered, run_parts};
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
 
@@ -74,7 +75,9 @@ pub(crate) async fn to_file(
             return blocking(OPERATION, ending).await;
         }
     };
+    let syncing = Instant::now();
     blocking(OPERATION, move || file.commit(&plan)).await?;
+    download.account.synced_since(syncing);
     Ok(download.report(started, &plan, shown, verified, checksum))
 }
 
@@ -98,7 +101,10 @@ pub(crate) async fn to_writer(
     let plan = plan::download(download.info.size_bytes, Some(range), None)
         .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
     download.tell_start(&plan, label);
-    let sums = download.stream_into(writer, label, &plan).await?;
+    let moving = Instant::now();
+    let sums = download.stream_into(writer, label, &plan).await;
+    download.account.moved_since(moving);
+    let sums = sums?;
     options.events.emit(|| Event::Verifying);
     let (verified, checksum) = download.found.compare(&sums).map_err(|mismatch| {
         let advice = "what was written is not the object";
@@ -114,6 +120,7 @@ struct Download<'a> {
     url: &'a S3Url,
     options: &'a DownloadOptions,
     scope: RetryScope,
+    account: Account,
     info: ObjectInfo,
     pin: Arc<Pin>,
     found: Found,
@@ -133,6 +140,7 @@ impl<'a> Download<'a> {
         options: &'a DownloadOptions,
     ) -> Result<Self> {
         let (window, flow) = (engine.window(options.concurrency), engine.flow(&options.events));
+        let account = Account::open(engine.lanes(), &flow);
         let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
         let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());
         let info = tokio::select! {
@@ -182,6 +190,7 @@ impl<'a> Download<'a> {
             url,
             options,
             scope,
+            account,
             info,
             pin,
             found,
@@ -213,7 +222,10 @@ impl<'a> Download<'a> {
     ) -> Result<(Verified, Option<Checksum>)> {
         let need = self.found.need(plan);
         file.choose_writer(plan, self.options.direct_io, &need);
-        let mut parts = self.move_parts(file, plan, &need).await?;
+        let moving = Instant::now();
+        let moved = self.move_parts(file, plan, &need).await;
+        self.account.moved_since(moving);
+        let mut parts = moved?;
         self.warn_of_cached_writes(file);
         self.options.events.emit(|| Event::Verifying);
         let proof = match self.prove_file(file, plan, &parts, &need).await {
@@ -298,10 +310,33 @@ impl<'a> Download<'a> {
             let (request, writer, path) = (request.clone(), writer.clone(), path.clone());
             let (recorder, written) = (target.recorder.clone(), Arc::clone(&target.written_bytes));
             async move {
-                let hashers = PartHashers::new(needed, recorder.is_on());
-                let mut to_disk = ToDisk::new(&writer, part, path, hashers);
-                fetch(&request, lane, part, &mut to_disk).await?;
-                let sums = to_disk.sums();
+                let (is_on, flow) = (recorder.is_on(), &request.flow);
+                let range = || writer.range(part.offset_bytes, path.clone(), flow.clone());
+                let first = async {
+                    let mut to_disk = ToDisk::new(PartHashers::new(needed, is_on), range());
+                    fetch(&request, lane, part, &mut to_disk).await?;
+                    Ok(to_disk.sums())
+                };
+                let again = async || {
+                    let mut hashers = PartHashers::new(needed, is_on);
+                    let fetched =
+                        fetch_again(&request, lane, part, |chunk| hashers.update(chunk)).await?;
+                    Ok((fetched, hashers.finish()))
+                };
+                let sums = match hedged(&request.scope, first, again).await? {
+                    First::Try(sums) => sums,
+                    First::Again(((chunks, _memory), sums)) => {
+                        // What the first try left on its way to the disk must not come later.
+                        writer.settled().await;
+                        let mut range = range();
+                        for chunk in chunks {
+                            range.write(&chunk).await?;
+                        }
+                        range.finish().await?;
+                        request.tell_again(part);
+                        sums
+                    }
+                };
                 recorder.part(part.number, sums.crc, None);
                 written.fetch_add(part.len_bytes, Ordering::Relaxed);
                 Ok((part.number, sums))
@@ -372,23 +407,46 @@ impl<'a> Download<'a> {
         let job = move |lane, part: Part| {
             let request = request.clone();
             async move {
-                let mut hasher = algorithm.map(Hasher::new);
-                let mut chunks = Vec::new();
-                fetch(&request, lane, part, &mut |chunk: Bytes| {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(&chunk);
+                let first = async {
+                    let mut hasher = algorithm.map(Hasher::new);
+                    let mut chunks = Vec::new();
+                    fetch(&request, lane, part, &mut |chunk: Bytes| {
+                        if let Some(hasher) = &mut hasher {
+                            hasher.update(&chunk);
+                        }
+                        chunks.push(chunk);
+                        Ok(())
+                    })
+                    .await?;
+                    Ok((chunks, hasher.map(Hasher::finish)))
+                };
+                let again = async || {
+                    let mut hasher = algorithm.map(Hasher::new);
+                    let (chunks, _) = fetch_again(&request, lane, part, |chunk| {
+                        if let Some(hasher) = &mut hasher {
+                            hasher.update(chunk);
+                        }
+                    })
+                    .await?;
+                    Ok((chunks, hasher.map(Hasher::finish)))
+                };
+                Ok(match hedged(&request.scope, first, again).await? {
+                    First::Try(fetched) => fetched,
+                    First::Again(fetched) => {
+                        request.tell_again(part);
+                        fetched
                     }
-                    chunks.push(chunk);
-                    Ok(())
                 })
-                .await?;
-                Ok((chunks, hasher.map(Hasher::finish)))
             }
         };
         let (queue, ranges_in_order) = tokio::sync::mpsc::channel(WRITER_QUEUE);
-        let label = label.to_owned();
+        let (label, flow) = (label.to_owned(), self.scope.flow().clone());
+        // While the writer waits, they all do.
+        let lanes = u32::try_from(self.engine.lanes().count()).unwrap_or(u32::MAX);
         let writing = tokio::task::spawn_blocking(move || {
-            sums::write_in_order(writer, &label, ranges_in_order, in_order)
+            sums::write_in_order(writer, &label, ranges_in_order, in_order, |waited| {
+                flow.disk(waited * lanes);
+            })
         });
         // An empty object has no range that could be asked for.
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
@@ -490,6 +548,7 @@ impl<'a> Download<'a> {
         verified: Verified,
         checksum: Option<Checksum>,
     ) -> Report {
+        let time = self.account.close(self.scope.window().wants_more());
         let elapsed = started.elapsed();
         let resumed_bytes = self.kept_bytes.load(Ordering::Relaxed);
         Report {
@@ -505,7 +564,9 @@ impl<'a> Download<'a> {
             ),
             parts: plan.part_count(),
             part_size_bytes: plan.part_size_bytes(),
-            concurrency: self.concurrency,
+            concurrency: self.scope.window().limit(),
+            time,
+            limited_by: time.limited_by().0,
             retries: self.scope.repeated(),
             verified,
             checksum: checksum.as_ref().map(ReportedChecksum::from),

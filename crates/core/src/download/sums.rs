@@ -7,13 +7,14 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
-use crate::file::Reader;
+use crate::file::{Reader, timed};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
 use crate::options::Cancel;
 use crate::plan::Plan;
@@ -319,12 +320,15 @@ pub(super) fn write_in_order(
     label: &str,
     mut waiting: Receiver<(Vec<Bytes>, Memory)>,
     mut hasher: InOrder,
+    waited: impl Fn(Duration),
 ) -> Result<Sums> {
     let failed = |source| Error::io("write to", Path::new(label), source);
     while let Some((chunks, _memory)) = waiting.blocking_recv() {
         for chunk in chunks {
             hasher.update(&chunk);
-            writer.write_all(&chunk).map_err(failed)?;
+            let (written, blocked) = timed(|| writer.write_all(&chunk));
+            waited(blocked);
+            written.map_err(failed)?;
         }
     }
     writer.flush().map_err(failed)?;

@@ -25,5 +25,5 @@ pub(crate) use mapping::file_behind;
 pub(crate) use reader::Reader;
 pub(crate) use source::Source;
 use target::parent_of;
-pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target};
-pub(crate) use writer::{RangeWriter, Writer};
+pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, timed};
+pub(crate) use writer::RangeWriter;

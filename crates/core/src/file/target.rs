@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -258,6 +259,18 @@ impl Drop for Partial {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Does `work`, and tells how long this thread did not run meanwhile: blocked by a disk, or waiting for
+/// a processor.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let ran = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let (begun, before) = (Instant::now(), ran());
+    let done = work();
+    (done, begun.elapsed().saturating_sub(ran().saturating_sub(before)))
 }
 
 /// Writes all of `bytes` at `offset_bytes`, on the calling thread: a hop to another thread for

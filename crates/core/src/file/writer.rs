@@ -17,14 +17,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use super::aligned::{Aligned, BUFFER_BYTES, Buffers, alignment, floor};
 use super::direct::{self, is_refusal};
-use super::target::write_at;
+use super::target::{timed, write_at};
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Flow;
 use crate::options::DirectIo;
 
 const OPERATION: &str = "download to";
@@ -81,10 +83,11 @@ impl Writer {
         if self.0.direct.is_some() { BUFFER_BYTES as u64 } else { 0 }
     }
 
-    /// Writes what comes, in order, from `offset_bytes` on. Errors name `target`.
-    pub(crate) fn range(&self, offset_bytes: u64, target: Arc<PathBuf>) -> RangeWriter {
+    /// Writes what comes, in order, from `offset_bytes` on. Errors name `target`; `flow` is told of
+    /// waits for the disk.
+    pub(crate) fn range(&self, offset_bytes: u64, target: Arc<PathBuf>, flow: Flow) -> RangeWriter {
         let (writer, writes) = (self.clone(), JoinSet::new());
-        RangeWriter { writer, target, at_bytes: offset_bytes, filling: None, writes }
+        RangeWriter { writer, target, flow, at_bytes: offset_bytes, filling: None, writes }
     }
 
     /// Waits until nothing is being written. Ranges that were given up leave buffers on their way to
@@ -127,6 +130,7 @@ impl Writer {
 pub(crate) struct RangeWriter {
     writer: Writer,
     target: Arc<PathBuf>,
+    flow: Flow,
     /// Where the next byte goes.
     at_bytes: u64,
     /// The bytes before that which no write was begun for.
@@ -173,9 +177,11 @@ impl RangeWriter {
             self.at_bytes -= tail.len() as u64;
             self.hand_over(direct).await?;
         }
+        let ending = Instant::now();
         while let Some(written) = self.writes.join_next().await {
             self.look_at(written)?;
         }
+        self.flow.queued_for_disk(ending.elapsed());
         self.write_cached(&tail)
     }
 
@@ -189,7 +195,9 @@ impl RangeWriter {
             return Ok(());
         }
         // Never closed: there always is one.
+        let waiting = Instant::now();
         let permit = Arc::clone(&direct.under_way).acquire_owned().await.ok();
+        self.flow.queued_for_disk(waiting.elapsed());
         let offset_bytes = self.at_bytes - buffer.bytes().len() as u64;
         let (writer, write) = (self.writer.clone(), Write { buffer, _permit: permit });
         self.writes.spawn_blocking(move || writer.write_pages(write.buffer.bytes(), offset_bytes));
@@ -197,9 +205,14 @@ impl RangeWriter {
     }
 
     fn write_cached(&mut self, bytes: &[u8]) -> Result<()> {
-        write_at(&self.writer.0.file, bytes, self.at_bytes, &self.target)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let file = &self.writer.0.file;
+        let (written, blocked) = timed(|| write_at(file, bytes, self.at_bytes, &self.target));
+        self.flow.disk(blocked);
         self.at_bytes += bytes.len() as u64;
-        Ok(())
+        written
     }
 
     fn look_at(&self, written: Result<io::Result<()>, JoinError>) -> Result<()> {
@@ -227,6 +240,8 @@ mod tests {
 
     use super::*;
     use crate::file::direct::{LARGE_BYTES, is_faster};
+    use crate::flow::Meter;
+    use crate::progress::Emitter;
 
     /// A writer that uses `direct` for whole pages, whatever that is.
     fn with(file: &NamedTempFile, direct: File) -> Writer {
@@ -239,6 +254,10 @@ mod tests {
                 refused: AtomicBool::new(false),
             }),
         }))
+    }
+
+    fn flow() -> Flow {
+        Flow::new(Emitter::default(), Meter::default())
     }
 
     fn device(path: &str) -> File {
@@ -260,7 +279,7 @@ mod tests {
     async fn write(writer: &Writer, content: &[u8], range: usize, chunks: &[usize]) -> Result<()> {
         let target = Arc::new(PathBuf::from("the target"));
         let writes = content.chunks(range).enumerate().map(|(index, mut bytes)| {
-            let mut range = writer.range((index * range) as u64, Arc::clone(&target));
+            let mut range = writer.range((index * range) as u64, Arc::clone(&target), flow());
             let mut chunks = chunks.iter().cycle().skip(index);
             async move {
                 while !bytes.is_empty() {
@@ -351,7 +370,7 @@ mod tests {
         };
         block_on(async {
             for index in 0..16 {
-                let mut range = writer.range(index << 22, Arc::default());
+                let mut range = writer.range(index << 22, Arc::default(), flow());
                 range.write(&noise(3 << 20, index)).await.expect("taken");
                 // Given up with writes under way.
                 drop(range);

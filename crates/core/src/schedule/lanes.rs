@@ -49,10 +49,19 @@ impl Lanes {
         self.lanes.len()
     }
 
-    /// How long all lanes together have run, or waited for a processor that was not free, since they
+    /// How long all lanes together have run, and waited for a processor that was not free, since they
     /// began. Zero where the kernel does not tell.
-    pub(crate) fn demand(&self) -> Duration {
-        self.lanes.iter().map(Lane::demand).sum()
+    pub(crate) fn times(&self) -> (Duration, Duration) {
+        self.lanes
+            .iter()
+            .map(Lane::times)
+            .fold(Default::default(), |(ran, queued), lane| (ran + lane.0, queued + lane.1))
+    }
+
+    /// Both together: the processor time that they wanted.
+    pub(super) fn demand(&self) -> Duration {
+        let (ran, queued) = self.times();
+        ran + queued
     }
 
     /// Runs `task` on `lane`.
@@ -92,11 +101,12 @@ impl Lane {
         Ok(Self { runtime: handle, statistics, _stop: stop })
     }
 
-    fn demand(&self) -> Duration {
+    fn times(&self) -> (Duration, Duration) {
         // Nanoseconds run, nanoseconds waited, turns (Linux, Documentation/scheduler/sched-stats).
         let told = std::fs::read_to_string(&self.statistics).unwrap_or_default();
-        let times = told.split_whitespace().take(2).filter_map(|time| time.parse().ok());
-        times.map(Duration::from_nanos).sum()
+        let mut times = told.split_whitespace().map_while(|time| time.parse().ok());
+        let mut next = || times.next().map_or(Duration::ZERO, Duration::from_nanos);
+        (next(), next())
     }
 }
 

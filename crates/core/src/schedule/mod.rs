@@ -6,6 +6,7 @@
 //! [`run_parts`] starts the parts that the [`Window`] admits; [`Retry`] repeats what may pass.
 
 mod control;
+mod hedge;
 mod lanes;
 mod pace;
 mod retry;
@@ -13,6 +14,7 @@ mod run;
 mod scope;
 mod window;
 
+pub(crate) use hedge::{First, hedged};
 pub(crate) use lanes::{LaneId, Lanes};
 pub(crate) use retry::Retry;
 pub(crate) use run::{Cost, STOP_GRACE, run_ordered, run_parts};

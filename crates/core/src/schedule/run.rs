@@ -47,9 +47,11 @@ impl<T> Future for Task<T> {
 /// for most to end, short enough for a person who waits at the keyboard.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(700);
 
-/// How far a stream is fetched ahead of its reader, in windows: one that moves, and one that waits
-/// behind the slowest of it.
-const AHEAD: usize = 2;
+/// How many ranges of a stream are under way or wait for their turn: a window of them that moves, and a
+/// quarter as many that wait behind the slowest.
+fn ahead(window: usize) -> usize {
+    window + window.div_ceil(4)
+}
 
 /// What the parts of one transfer take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,12 +121,12 @@ where
             }
             Some((number, result)) = running.next() => {
                 match result {
-                    Ok((result, _admission)) => {
+                    Ok((Ok(result), _admission)) => {
                         stop.remove(&number);
                         window.succeeded();
                         done.push((number, result));
                     }
-                    Err(error) => break error,
+                    Ok((Err(error), _)) | Err(error) => break error,
                 }
             }
             admission = admitted => {
@@ -134,7 +136,7 @@ where
                 let moving = job(lane, part);
                 let task = Task(lanes.spawn(lane, async move {
                     // Given back where the outcome is looked at: after a failure nothing follows.
-                    Ok((moving.await?, admission))
+                    Ok((moving.await, admission))
                 }));
                 stop.insert(part.number, task.0.abort_handle());
                 running.push(async move { (part.number, task.await) });
@@ -180,7 +182,7 @@ where
         }
         // What has been fetched and waits for its turn counts as well: what is too far ahead of a slow
         // reader only leaves the cache.
-        while running.len() < AHEAD * window.limit()
+        while running.len() < ahead(window.limit())
             && let Some(waiting) = &mut next
         {
             let Poll::Ready(admission) = waiting.admission.as_mut().poll(context) else { break };

@@ -62,6 +62,16 @@ impl RetryScope {
         self.shared.parts.store(parts, Ordering::Relaxed);
     }
 
+    /// Tells that there are so many more, of a job that is not planned in advance.
+    pub(crate) fn expect_more_parts(&self, parts: u32) {
+        self.shared.parts.fetch_add(parts, Ordering::Relaxed);
+    }
+
+    /// Something was asked for a second time, in another way.
+    pub(crate) fn counts_as_repeated(&self) {
+        self.shared.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Attempts that were repeated so far.
     pub(crate) fn repeated(&self) -> u64 {
         self.shared.repeated.load(Ordering::Relaxed)

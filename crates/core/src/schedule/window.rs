@@ -16,12 +16,16 @@ use tokio::time::Instant;
 
 use super::Lanes;
 use super::control::{Controller, Sample};
+use super::hedge::Hedge;
 use super::pace::Pace;
 use crate::flow::Meter;
 
 /// Refusals that come closer together than this are of one burst: longer than a round trip to any
 /// place on earth, with some time for the store.
 const BURST: Duration = Duration::from_secs(1);
+
+/// After a refusal it takes this long until the store is taken to have forgotten it.
+const CALM: Duration = Duration::from_secs(10);
 
 /// Memory is counted in these: a semaphore's count fits 32 bits.
 const MEMORY_UNIT_BYTES: u64 = 4096;
@@ -54,6 +58,7 @@ struct Inner {
     memory_units: u32,
     meter: Meter,
     pace: Pace,
+    hedge: Arc<Hedge>,
     state: Mutex<State>,
 }
 
@@ -63,8 +68,6 @@ struct State {
     /// Slots that were taken away while they were in use, and go when they are given back.
     owed: usize,
     in_flight: usize,
-    /// The most there ever were.
-    peak: usize,
     throttled_at: Option<Instant>,
     part_time: Duration,
     measurement: Measurement,
@@ -115,6 +118,7 @@ impl Window {
             memory_units: self.0.memory_units,
             meter: self.0.meter.clone(),
             pace: self.0.pace.clone(),
+            hedge: Arc::clone(&self.0.hedge),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -129,6 +133,7 @@ impl Window {
             memory_units: units,
             meter,
             pace: Pace::default(),
+            hedge: Arc::default(),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -149,14 +154,13 @@ impl Window {
         let mut state = self.state();
         state.count(now);
         state.in_flight += 1;
-        state.peak = state.peak.max(state.in_flight);
         drop(state);
         Admission { slot: Some(slot), memory: Some(memory), window: self.clone(), since: now }
     }
 
-    /// So much memory, if there is more than anybody waits for.
-    pub(crate) fn spare_memory(&self, memory_bytes: u64) -> Option<Memory> {
-        let units = u32::try_from(memory_bytes.div_ceil(MEMORY_UNIT_BYTES)).ok()?;
+    /// Memory beside that of the parts that were admitted, where some is left.
+    pub(crate) fn spare(&self, bytes: u64) -> Option<Memory> {
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).ok()?;
         let permit = Arc::clone(&self.0.memory).try_acquire_many_owned(units).ok()?;
         Some(Memory { _permit: Some(permit) })
     }
@@ -166,14 +170,20 @@ impl Window {
         self.0.pace.wait().await
     }
 
+    /// Whether the store asked for fewer requests, lately.
+    pub(super) fn is_throttled(&self) -> bool {
+        let at = self.state().throttled_at;
+        at.is_some_and(|at| at.elapsed() < CALM)
+    }
+
+    /// What its parts took.
+    pub(super) fn hedge(&self) -> &Hedge {
+        &self.0.hedge
+    }
+
     /// Parts that may be in flight now.
     pub(crate) fn limit(&self) -> usize {
         self.state().controller.limit()
-    }
-
-    /// The most that ever were.
-    pub(crate) fn peak(&self) -> usize {
-        self.state().peak
     }
 
     /// Whether more parts would have brought more, had its bounds let it.
@@ -295,7 +305,6 @@ impl State {
             controller,
             owed: 0,
             in_flight: 0,
-            peak: 0,
             throttled_at: None,
             part_time: Duration::ZERO,
             measurement: Measurement {
@@ -367,7 +376,6 @@ mod tests {
         assert!(is_admitted(&by_slots, 1).await.is_none());
         drop(one);
         assert!(is_admitted(&by_slots, 1).await.is_some());
-        assert_eq!(by_slots.peak(), 2);
 
         let by_memory = window(16, 10 * MIB);
         let one = by_memory.admit(6 * MIB).await;

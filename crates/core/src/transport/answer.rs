@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::Limited;
 
+use super::direct::Patterns;
 use super::place::Asked;
 
 /// The longest answer that is read: a full page of a listing, 1,000 keys of 1,024 bytes of which
@@ -36,7 +37,16 @@ const END_BYTES: usize = ENDS[0].len();
 
 /// Stands between the connection and the SDK in every request.
 #[derive(Debug)]
-pub(super) struct Answers;
+pub(super) struct Answers {
+    patterns: Patterns,
+}
+
+impl Answers {
+    /// One that lets `patterns` look at what is asked for.
+    pub(super) fn new(patterns: Patterns) -> Self {
+        Self { patterns }
+    }
+}
 
 impl Intercept for Answers {
     fn name(&self) -> &'static str {
@@ -51,6 +61,10 @@ impl Intercept for Answers {
     ) -> Result<(), BoxError> {
         let asked = Asked::of(context.request(), settings);
         settings.interceptor_state().store_put(asked);
+        let operation = settings.load::<Metadata>().map_or("", Metadata::name);
+        if matches!(operation, "PutObject" | "GetObject") {
+            self.patterns.learn(context.request(), settings);
+        }
         Ok(())
     }
 

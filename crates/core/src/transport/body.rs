@@ -7,7 +7,7 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -19,7 +19,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::error::Error;
 use crate::file::{Content, Frames};
@@ -41,6 +41,8 @@ pub(crate) struct Watch {
     moved_bytes: AtomicU64,
     last_moved_ms: AtomicU64,
     sent: AtomicBool,
+    /// Whether it is this side that lets nothing move.
+    is_held: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
@@ -53,6 +55,7 @@ impl Watch {
             moved_bytes: AtomicU64::new(0),
             last_moved_ms: AtomicU64::new(0),
             sent: AtomicBool::new(len_bytes == 0),
+            is_held: AtomicBool::new(false),
             failure: Mutex::default(),
         })
     }
@@ -71,7 +74,7 @@ impl Watch {
     pub(crate) fn answered(&self) {
         let in_all = self.started.elapsed();
         let sending = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed)).min(in_all);
-        self.flow.answered(sending, in_all - sending);
+        self.flow.answered(sending, in_all.saturating_sub(sending));
     }
 
     /// Returns once nothing has moved for `limit`; never for one that no clock reaches.
@@ -83,6 +86,11 @@ impl Watch {
             let Some(deadline) = (self.started + last).checked_add(allowed) else {
                 return std::future::pending().await;
             };
+            if self.is_held.load(Ordering::Relaxed) {
+                self.touch();
+                tokio::time::sleep(limit).await;
+                continue;
+            }
             if Instant::now() >= deadline {
                 return;
             }
@@ -116,7 +124,8 @@ pub(crate) fn watched(content: Content, watch: &Arc<Watch>) -> ByteStream {
     let watch = Arc::clone(watch);
     // Retryable, so that the SDK may rebuild it for a redirect; it holds no bytes yet.
     ByteStream::new(SdkBody::retryable(move || {
-        SdkBody::from_body_1_x(Framed { frames: content.frames(), watch: Arc::clone(&watch) })
+        let (frames, watch) = (content.frames(), Arc::clone(&watch));
+        SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None })
     }))
 }
 
@@ -155,6 +164,15 @@ impl Intercept for WatchOnceSigned {
 struct Framed {
     frames: Frames,
     watch: Arc<Watch>,
+    /// A frame that a bandwidth limit holds back, and until when.
+    held: Option<Bytes>,
+    passes: Option<Pin<Box<Sleep>>>,
+}
+
+impl Framed {
+    fn rest_bytes(&self) -> u64 {
+        self.frames.rest_bytes() + self.held.as_ref().map_or(0, |frame| frame.len() as u64)
+    }
 }
 
 impl Body for Framed {
@@ -163,27 +181,42 @@ impl Body for Framed {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(match self.frames.next() {
-            None => None,
-            Some(Ok(frame)) => {
-                self.watch.moved(frame.len(), self.frames.rest_bytes() == 0);
-                Some(Ok(Frame::data(frame)))
+        if self.held.is_none() {
+            match self.frames.next() {
+                None => return Poll::Ready(None),
+                Some(Ok(frame)) => {
+                    self.passes = self.watch.flow.reserve(frame.len() as u64).map(|at| {
+                        self.watch.is_held.store(true, Ordering::Relaxed);
+                        Box::pin(tokio::time::sleep_until(at))
+                    });
+                    self.held = Some(frame);
+                }
+                Some(Err(error)) => {
+                    self.watch.failed(error);
+                    return Poll::Ready(Some(Err("the source could not be read".into())));
+                }
             }
-            Some(Err(error)) => {
-                self.watch.failed(error);
-                Some(Err("the source could not be read".into()))
-            }
-        })
+        }
+        if let Some(passes) = &mut self.passes {
+            ready!(passes.as_mut().poll(context));
+            self.passes = None;
+            self.watch.is_held.store(false, Ordering::Relaxed);
+        }
+        let is_last = self.frames.rest_bytes() == 0;
+        Poll::Ready(self.held.take().map(|frame| {
+            self.watch.moved(frame.len(), is_last);
+            Ok(Frame::data(frame))
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.rest_bytes() == 0
+        self.rest_bytes() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.frames.rest_bytes())
+        SizeHint::with_exact(self.rest_bytes())
     }
 }
 

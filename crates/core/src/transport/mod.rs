@@ -16,6 +16,7 @@ mod calls;
 mod classify;
 pub(crate) mod connect;
 mod credentials;
+mod direct;
 mod info;
 mod place;
 mod restore;
@@ -28,7 +29,7 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::config::{
-    Config, IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation,
+    IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -39,6 +40,7 @@ use aws_types::service_config::ServiceConfigKey;
 pub(crate) use calls::{
     Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
+pub(crate) use direct::Detour;
 pub use info::ObjectInfo;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -46,6 +48,7 @@ use crate::limits::StoreProfile;
 use crate::options::{Credentials, SessionOptions};
 use connect::{Client, ConnectOptions, SharedTls};
 use credentials::Keys;
+use direct::{Direct, Patterns};
 use place::Places;
 
 /// Signed for when nothing names a region: what AWS's own tools and most stores take.
@@ -104,14 +107,19 @@ impl Store {
         let http = (0..lanes.max(1))
             .map(|_| connect::http_client(&connect, &tls))
             .collect::<Result<Vec<_>>>()?;
+        let patterns = Patterns::default();
         let calls = http
             .iter()
             .map(|http| {
                 let keys = remedies.keys.clone();
                 let config =
-                    client_config(&config, keys, http.clone(), url.clone(), path_style, options);
+                    client_config(&config, keys, http.clone(), url.clone(), path_style, options)
+                        .interceptor(answer::Answers::new(patterns.clone()))
+                        .build();
                 let client = aws_sdk_s3::Client::from_conf(config);
-                Calls::new(client, Arc::clone(&remedies.places), options.stall_timeout)
+                let (keys, limit) = (remedies.keys.clone(), options.stall_timeout);
+                let direct = Direct::new(http.clone(), keys, patterns.clone(), limit);
+                Calls::new(client, direct, Arc::clone(&remedies.places), limit)
             })
             .collect();
         Ok(Self {
@@ -281,10 +289,9 @@ fn client_config(
     endpoint_url: Option<String>,
     path_style: bool,
     options: &SessionOptions,
-) -> Config {
+) -> aws_sdk_s3::config::Builder {
     let mut builder = aws_sdk_s3::config::Builder::from(config)
         .http_client(http)
-        .interceptor(answer::Answers)
         // What it keeps, it uses whatever the store says.
         .identity_cache(IdentityCache::no_cache())
         .force_path_style(path_style)
@@ -305,7 +312,7 @@ fn client_config(
     if matches!(options.credentials, Credentials::Anonymous) {
         builder = builder.allow_no_auth();
     }
-    builder.build()
+    builder
 }
 
 /// The endpoint in force: the one given, else S3's own variable or setting, else the general one.

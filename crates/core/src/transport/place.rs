@@ -195,7 +195,7 @@ pub(super) fn is_region(region: &str) -> bool {
 }
 
 /// The access key and the region in `AWS4-HMAC-SHA256 Credential=KEY/20260101/REGION/s3/aws4_request, …`.
-fn signed_scope(signature: &str) -> Option<(&str, &str)> {
+pub(super) fn signed_scope(signature: &str) -> Option<(&str, &str)> {
     let scope = signature.split_once("Credential=")?.1.split(',').next()?;
     let mut words = scope.rsplitn(5, '/').skip(2);
     let (region, _date, key) = (words.next()?, words.next()?, words.next()?);

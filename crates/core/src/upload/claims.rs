@@ -156,7 +156,9 @@ impl Upload<'_> {
         for part in plan.parts() {
             let recorded = begun.claims.get(&part.number).and_then(|claim| claim.digest);
             let digest = match (recorded, self.algorithm) {
-                (None, Some(algorithm)) => Some(sum(&self.source.content(part)?, algorithm).await?),
+                (None, Some(algorithm)) => {
+                    Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
+                }
                 (recorded, _) => recorded,
             };
             receipts.push(PartReceipt { number: part.number, etag: String::new(), digest });

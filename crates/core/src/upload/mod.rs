@@ -19,9 +19,11 @@ use std::time::Instant;
 
 pub(crate) use self::multipart::abort;
 use self::prove::Computed;
+use crate::account::Account;
 use crate::engine::{Engine, stopped};
 use crate::error::{CHECK_PERMISSIONS, Error, ErrorKind, Result};
-use crate::file::{Content, Source};
+use crate::file::{Content, Source, timed};
+use crate::flow::Flow;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
 use crate::manifest::Manifest;
@@ -53,6 +55,7 @@ pub(crate) async fn run(
     let started = Instant::now();
     let window = engine.window(options.concurrency);
     let flow = engine.flow(&options.events);
+    let account = Account::open(engine.lanes(), &flow);
     let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
     let source = Source::open(path, options.direct_io)?;
     if let Encryption::Customer(_) = &options.encryption {
@@ -76,6 +79,7 @@ pub(crate) async fn run(
         algorithm: choose_algorithm(&profile, url, options)?,
         profile,
         scope: &scope,
+        account: &account,
         concurrency: scope.window().limit(),
         recorder: Recorder::default(),
         unfinished: None,
@@ -101,6 +105,7 @@ pub(crate) async fn run(
         concurrency: upload.concurrency,
     });
     let outcome = upload.carry_out(&plan).await?;
+    let time = account.close(scope.window().wants_more());
     let elapsed = started.elapsed();
     let resumed_bytes = kept_bytes.load(Ordering::Relaxed);
     Ok(Report {
@@ -116,7 +121,9 @@ pub(crate) async fn run(
         ),
         parts: plan.part_count(),
         part_size_bytes: plan.part_size_bytes(),
-        concurrency: outcome.concurrency,
+        concurrency: scope.window().limit(),
+        time,
+        limited_by: time.limited_by().0,
         retries: scope.repeated(),
         verified: outcome.verified,
         checksum: outcome.checksum.as_ref().map(ReportedChecksum::from),
@@ -136,6 +143,7 @@ struct Upload<'a> {
     algorithm: Option<Algorithm>,
     profile: Arc<StoreProfile>,
     scope: &'a RetryScope,
+    account: &'a Account,
     concurrency: usize,
     recorder: Recorder,
     /// What an earlier run left, until it is taken up.
@@ -160,7 +168,6 @@ struct Outcome {
     receipt: Receipt,
     verified: Verified,
     checksum: Option<Checksum>,
-    concurrency: usize,
     warnings: Vec<String>,
 }
 
@@ -207,7 +214,9 @@ impl Upload<'_> {
         self.tell_start(part);
         let started = Instant::now();
         let mut digest = match self.algorithm {
-            Some(algorithm) => Some(sum(&self.source.content(part)?, algorithm).await?),
+            Some(algorithm) => {
+                Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
+            }
             None => None,
         };
         // Only a conditional upload can meet its own object and take it for somebody else's.
@@ -217,10 +226,10 @@ impl Upload<'_> {
         let receipt = loop {
             let attempt = async |number| {
                 let content = self.source.content(part)?;
-                let digest = summed_for(number, &content, digest).await?;
+                let flow = self.scope.flow();
+                let digest = summed_for(number, &content, digest, flow).await?;
                 let sign = !self.profile.unsigned_payload;
-                let flow = self.scope.flow().clone();
-                let payload = Payload { content, digest, sign, flow };
+                let payload = Payload { content, digest, sign, flow: flow.clone() };
                 self.engine.calls().put(self.url, payload, &options).await
             };
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);
@@ -370,31 +379,39 @@ async fn summed_for(
     attempt: u32,
     content: &Content,
     digest: Option<Digest>,
+    flow: &Flow,
 ) -> Result<Option<Digest>> {
     match digest {
-        Some(digest) if attempt > 1 => Ok(Some(sum(content, digest.algorithm()).await?)),
+        Some(digest) if attempt > 1 => Ok(Some(sum(content, digest.algorithm(), flow).await?)),
         _ => Ok(digest),
     }
 }
 
 /// Sums a part, in steps, so that a lane's other connections are served in between.
-async fn sum(content: &Content, algorithm: Algorithm) -> Result<Digest> {
+async fn sum(content: &Content, algorithm: Algorithm, flow: &Flow) -> Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
-    let mut step_bytes = 0;
-    for frame in content.frames() {
-        let frame = frame?;
-        hasher.update(&frame);
-        step_bytes += frame.len();
-        drop(frame);
-        if step_bytes >= SUM_STEP_BYTES {
-            step_bytes = 0;
-            tokio::task::yield_now().await;
-        }
+    let mut frames = content.frames();
+    while frames.rest_bytes() > 0 {
+        // Pages that have to come from a disk block the thread.
+        let (summed, blocked) = timed(|| {
+            let mut step_bytes = 0;
+            while step_bytes < SUM_STEP_BYTES
+                && let Some(frame) = frames.next()
+            {
+                let frame = frame?;
+                hasher.update(&frame);
+                step_bytes += frame.len();
+            }
+            Ok(())
+        });
+        summed?;
+        flow.disk(blocked);
+        tokio::task::yield_now().await;
     }
     Ok(hasher.finish())
 }
 
-fn choose_algorithm(
+pub(crate) fn choose_algorithm(
     profile: &StoreProfile,
     url: &S3Url,
     options: &UploadOptions,

@@ -21,7 +21,7 @@ use crate::options::{Cancel, CustomerKey};
 use crate::plan::{Part, Plan};
 use crate::progress::Event;
 use crate::record::{is_worth_keeping, unix_now};
-use crate::schedule::{Cost, RetryScope, STOP_GRACE, run_parts};
+use crate::schedule::{Cost, First, RetryScope, STOP_GRACE, hedged, run_parts};
 use crate::transport::{PartReceipt, Payload, Receipt};
 use crate::url::S3Url;
 
@@ -86,7 +86,10 @@ impl Upload<'_> {
         plan: &Plan,
         begun: &Begun,
     ) -> Result<(Receipt, Computed)> {
-        let mut parts = self.move_parts(plan, begun).await?;
+        let moving = Instant::now();
+        let moved = self.move_parts(plan, begun).await;
+        self.account.moved_since(moving);
+        let mut parts = moved?;
         // What the bucket gets was acknowledged, all of it.
         if !parts.iter().map(|part| part.number).eq(1..=plan.part_count()) {
             let detail = "not every part is accounted for";
@@ -284,10 +287,12 @@ impl Upload<'_> {
             let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
-                let memory = || scope.window().spare_memory(part.len_bytes);
+                let memory = || scope.window().spare(part.len_bytes);
                 let brought = source.bring(part, memory).await;
                 let digest = match algorithm {
-                    Some(algorithm) => Some(sum(&brought.content()?, algorithm).await?),
+                    Some(algorithm) => {
+                        Some(sum(&brought.content()?, algorithm, scope.flow()).await?)
+                    }
                     None => None,
                 };
                 let receipt = if let Some(receipt) = listed.receipt(part, digest) {
@@ -297,16 +302,28 @@ impl Upload<'_> {
                     receipt
                 } else {
                     tell_start(&options, part);
-                    let attempt = async |number| {
-                        let (content, flow) = (brought.content()?, scope.flow().clone());
-                        let digest = summed_for(number, &content, digest).await?;
+                    let send = async |content, digest, flow| {
                         let payload = Payload { content, digest, sign, flow };
                         let calls = engine.calls_on(lane);
                         calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                     };
-                    let sent = engine.retry().run(&scope, Some(part.number), attempt).await;
+                    let flow = scope.flow();
+                    let attempt = async |number| {
+                        let content = brought.content()?;
+                        let digest = summed_for(number, &content, digest, flow).await?;
+                        send(content, digest, flow.clone()).await
+                    };
+                    let first = engine.retry().run(&scope, Some(part.number), attempt);
+                    let again = async || send(brought.content()?, digest, flow.unheard()).await;
+                    let answer = Box::pin(hedged(&scope, first, again)).await;
                     let receipt =
-                        sent.map_err(|error| blame(&source, error.in_part(part.number)))?;
+                        match answer.map_err(|error| blame(&source, error.in_part(part.number)))? {
+                            First::Try(receipt) => receipt,
+                            First::Again(receipt) => {
+                                options.events.moved(part.len_bytes);
+                                receipt
+                            }
+                        };
                     tell_end(&options, part, started);
                     receipt
                 };

@@ -78,13 +78,7 @@ impl Upload<'_> {
                 self.warn(format!("unverified: {why}"));
             }
         }
-        Ok(Outcome {
-            receipt,
-            verified,
-            checksum,
-            concurrency: self.concurrency,
-            warnings: self.warnings,
-        })
+        Ok(Outcome { receipt, verified, checksum, warnings: self.warnings })
     }
 
     async fn compare(

@@ -48,6 +48,7 @@ pub use rule::{Faults, FaultsError, Match, Per, Rule, When};
 pub(crate) use apply::{Ended, Exchange, ReadOff};
 pub(crate) use edit::escape;
 pub(crate) use route::{Rewrite, Rewriting};
+pub(crate) use script::identity;
 pub(crate) use wire::{Fuse, Wire};
 
 use crate::locks::{read, write};

@@ -18,7 +18,7 @@ const MAX_EDITED_BYTES: u64 = 64 << 20;
 
 impl Answer {
     /// As it goes to the connection.
-    pub(super) fn response(&self) -> Response<Body> {
+    pub(crate) fn response(&self) -> Response<Body> {
         let body = match &self.body {
             Some(body) => body.clone(),
             None if self.code.is_empty() => String::new(),

@@ -1,8 +1,6 @@
 //! A script at work: matching requests, counting them, and choosing the rule that fires.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -11,16 +9,12 @@ use http::request::Parts;
 
 use super::Fired;
 use super::rule::{Faults, Match, Per, Rule, When};
+use crate::draw::{Counts, Draws, hash};
 use crate::front::scope;
-use crate::locks::lock;
 use crate::operation;
-
-/// Most that are counted by themselves, per rule. Beyond it, the counting begins anew.
-const MAX_COUNTED: usize = 1 << 20;
 
 /// A script, with what it counted so far.
 pub(crate) struct Script {
-    seed: u64,
     began: Instant,
     rules: Vec<Live>,
 }
@@ -28,29 +22,28 @@ pub(crate) struct Script {
 struct Live {
     rule: std::sync::Arc<Rule>,
     /// How many requests came by, by what is counted.
-    counts: Mutex<HashMap<u64, u64>>,
-    /// How often a draw was made, by request.
-    draws: Mutex<HashMap<u64, u64>>,
+    counts: Counts,
+    draws: Draws,
     fired: AtomicU64,
 }
 
 impl Script {
     pub(super) fn new(faults: Faults) -> Self {
-        let live = |rule| Live {
+        let live = |(number, rule)| Live {
             rule: std::sync::Arc::new(rule),
-            counts: Mutex::default(),
-            draws: Mutex::default(),
+            counts: Counts::default(),
+            draws: Draws::new(faults.seed, number),
             fired: AtomicU64::new(0),
         };
-        let rules = faults.rules.into_iter().map(live).collect();
-        Self { seed: faults.seed, began: Instant::now(), rules }
+        let rules = (0..).zip(faults.rules).map(live).collect();
+        Self { began: Instant::now(), rules }
     }
 
     /// The rule that fires for a request, if any.
     pub(super) fn choose(&self, operation: &str, request: &Parts) -> Option<std::sync::Arc<Rule>> {
         let asked = Asked::new(operation, request);
-        self.rules.iter().enumerate().find_map(|(number, live)| {
-            let fires = live.rule.matches.fits(&asked) && self.fires(live, number, &asked);
+        self.rules.iter().find_map(|live| {
+            let fires = live.rule.matches.fits(&asked) && self.fires(live, &asked);
             fires.then(|| {
                 live.fired.fetch_add(1, Ordering::Relaxed);
                 std::sync::Arc::clone(&live.rule)
@@ -64,7 +57,7 @@ impl Script {
         Fired { total: rules.iter().sum(), rules }
     }
 
-    fn fires(&self, live: &Live, number: usize, asked: &Asked<'_>) -> bool {
+    fn fires(&self, live: &Live, asked: &Asked<'_>) -> bool {
         let when = &live.rule.when;
         let elapsed = self.began.elapsed();
         if elapsed < when.after || when.until.is_some_and(|until| elapsed >= until) {
@@ -76,15 +69,11 @@ impl Script {
             Per::Part => asked.identity(),
             Per::AccessKey => hash(&[asked.access_key.unwrap_or_default().as_bytes()]),
         };
-        if !is_due(when, count(&live.counts, counted)) {
+        if !is_due(when, live.counts.count(counted)) {
             return false;
         }
         // A draw for each would be wasted on what always fires.
-        when.chance >= 1.0 || {
-            let identity = asked.identity();
-            let drawn = [self.seed, number as u64, identity, count(&live.draws, identity)];
-            unit(drawn) < when.chance
-        }
+        when.chance >= 1.0 || live.draws.draw(asked.identity()) < when.chance
     }
 }
 
@@ -95,15 +84,10 @@ fn is_due(when: &When, number: u64) -> bool {
     since.is_multiple_of(every) && when.times.is_none_or(|times| since / every < times)
 }
 
-/// Counts one more, and says how many that makes.
-fn count(counts: &Mutex<HashMap<u64, u64>>, identity: u64) -> u64 {
-    let mut counts = lock(counts);
-    if counts.len() >= MAX_COUNTED {
-        counts.clear();
-    }
-    let count = counts.entry(identity).or_default();
-    *count += 1;
-    *count
+/// What tells a request from others in draws: its operation, its object, and its part or its start. Not its
+/// upload's id, which differs from run to run.
+pub(crate) fn identity(operation: &str, request: &Parts) -> u64 {
+    Asked::new(operation, request).identity()
 }
 
 /// What rules look at in a request.
@@ -172,32 +156,6 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
 
 fn within<T: PartialOrd>(range: Option<&RangeInclusive<T>>, value: Option<T>) -> bool {
     range.is_none_or(|range| value.is_some_and(|value| range.contains(&value)))
-}
-
-/// FNV-1a, with ends marked. Not the standard library's, which may differ between releases: the same seed is
-/// to give the same faults.
-fn hash(fields: &[&[u8]]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for field in fields {
-        let length = (field.len() as u64).to_le_bytes();
-        for byte in field.iter().chain(&length) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
-}
-
-/// A number from 0 to 1 that depends on all of these and looks random: `SplitMix64`'s steps.
-fn unit(numbers: [u64; 4]) -> f64 {
-    let mut mixed = 0_u64;
-    for number in numbers {
-        mixed = (mixed ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-    }
-    // The 53 bits that a float holds.
-    (mixed >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

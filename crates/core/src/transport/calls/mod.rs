@@ -12,6 +12,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 
 use super::body::ANSWER_FACTOR;
 use super::classify::classify;
+use super::direct::Direct;
 use super::place::Places;
 use crate::error::{Error, ErrorKind, Place, Result};
 
@@ -61,6 +62,7 @@ const MAX_ELSEWHERE: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
     home: Client,
+    direct: Direct,
     places: Arc<Places>,
     /// Clients for buckets that are elsewhere, over the same connections.
     elsewhere: Arc<Mutex<HashMap<Place, Client>>>,
@@ -70,10 +72,16 @@ pub(crate) struct Calls {
 impl Calls {
     pub(in crate::transport) fn new(
         client: Client,
+        direct: Direct,
         places: Arc<Places>,
         stall_timeout: Duration,
     ) -> Self {
-        Self { home: client, places, elsewhere: Arc::default(), stall_timeout }
+        Self { home: client, direct, places, elsewhere: Arc::default(), stall_timeout }
+    }
+
+    /// The short way for plain requests to this bucket; none where it is known to be elsewhere.
+    pub(crate) fn direct(&self, bucket: &str) -> Option<&Direct> {
+        self.places.of(bucket).is_none().then_some(&self.direct)
     }
 
     /// The client for requests to this bucket.

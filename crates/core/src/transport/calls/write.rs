@@ -296,6 +296,7 @@ impl Calls {
             None => payload.content.unmapped(),
         };
         let watch = Watch::new(payload.flow.clone(), content.len_bytes());
+        let mut told = Told { watch: &watch, flow: &payload.flow, counts: false };
         let sending = if payload.sign {
             let bytes = content.to_bytes()?;
             let watched = WatchOnceSigned::new(bytes.clone(), &watch);
@@ -318,13 +319,31 @@ impl Calls {
         };
         if result.is_ok() {
             watch.answered();
-        } else {
-            let bytes = watch.moved_bytes();
-            if bytes > 0 {
-                payload.flow.events().emit(|| Event::Rewound { bytes });
-            }
+            told.count();
         }
         result
+    }
+}
+
+/// Takes back what was told as moved by an attempt that failed, or that is no longer wanted.
+struct Told<'a> {
+    watch: &'a Watch,
+    flow: &'a Flow,
+    counts: bool,
+}
+
+impl Told<'_> {
+    fn count(&mut self) {
+        self.counts = true;
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let bytes = self.watch.moved_bytes();
+        if !self.counts && bytes > 0 {
+            self.flow.events().emit(|| Event::Rewound { bytes });
+        }
     }
 }
 

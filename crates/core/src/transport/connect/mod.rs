@@ -39,6 +39,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::StatusCode;
 use http::header::{PROXY_AUTHORIZATION, SERVER};
+use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_connection};
 use hyper_util::client::proxy::matcher::Intercept;
@@ -60,7 +61,7 @@ pub(crate) use self::failure::{describe, is_certificate_problem, is_proxy_creden
 /// 408 KiB. A larger read means fewer system calls and larger writes to disk; half a MiB still
 /// leaves a chunk in a core's second-level cache, where it is summed. It also bounds what is queued
 /// for one `writev` on the way up.
-const BUFFER_BYTES: usize = 512 * 1024;
+const BUFFER_BYTES: usize = 128 * 1024;
 
 /// How connections are made and kept. All clients of a session use the same.
 #[derive(Debug, Clone)]
@@ -146,6 +147,21 @@ impl Client {
     /// How many connections this client and its clones have opened so far, TLS included.
     pub(crate) fn connections_opened(&self) -> u64 {
         self.0.opened.load(Ordering::Relaxed)
+    }
+}
+
+impl Client {
+    /// Sends a request that is ready as it is, past the SDK and without a time limit.
+    pub(super) async fn send_plain(
+        &self,
+        mut request: http::Request<SdkBody>,
+    ) -> Result<http::Response<Incoming>, ConnectorError> {
+        let inner = &self.0;
+        let proxy = inner.proxies.asked_in_absolute_form(request.uri());
+        if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
+        }
+        inner.hyper.request(request).await.map_err(|error| connector_error(error.into()))
     }
 }
 

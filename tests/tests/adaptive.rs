@@ -1,0 +1,240 @@
+//! Fast without being told how: what the engine does behind networks that are slow, far away or strict,
+//! as the store sees it.
+//!
+//! Times are only held against limits that the engine sets itself, or against seconds that a part which
+//! is not moved twice would take.
+
+use std::io::Write;
+use std::time::Duration;
+
+use brigade::{DownloadOptions, Object, Report, Session, UploadOptions};
+use brigade_store::faults::{Action, Rule};
+use brigade_store::{Backend, Network, Options};
+use brigade_tests::cli::Sandbox;
+use brigade_tests::files;
+use futures::executor::block_on;
+
+const MB: u64 = 1_000_000;
+const MIB: u64 = 1 << 20;
+
+/// A synthetic store behind a network.
+fn behind(network: Network) -> Sandbox {
+    Sandbox::with(Options { backend: Backend::Synthetic, network, ..Sandbox::options() })
+}
+
+fn object(sandbox: &Sandbox, key: &str) -> Object {
+    session(sandbox).bucket("bucket").object(key)
+}
+
+fn session(sandbox: &Sandbox) -> Session {
+    sandbox.session()
+}
+
+/// Downloads to nowhere, in ranges of this size.
+fn download(sandbox: &Sandbox, key: &str, range: u64, concurrency: Option<usize>) -> Report {
+    let options =
+        DownloadOptions { part_size_bytes: Some(range), concurrency, ..DownloadOptions::default() };
+    let object = object(sandbox, key);
+    block_on(object.download_to(std::io::sink(), "nowhere", options)).expect("downloaded")
+}
+
+#[test]
+fn parts_in_flight_grow_while_that_brings_more() {
+    let network = Network { connection_bytes_per_s: Some(3 * MB), ..Network::default() };
+    let sandbox = behind(network.clone());
+    let report = download(&sandbox, "128MiB", MIB, None);
+    assert!(report.concurrency > 16, "{report:?}");
+    let peak = sandbox.store().stats().peak_requests_in_flight;
+    assert!(peak > 16, "{peak} requests");
+
+    let sandbox = behind(network);
+    let report = download(&sandbox, "16MiB", MIB, Some(4));
+    assert_eq!((report.concurrency, sandbox.store().stats().peak_requests_in_flight), (4, 4));
+}
+
+#[test]
+fn memory_bounds_the_parts_in_flight() {
+    let network = Network { connection_bytes_per_s: Some(20 * MB), ..Network::default() };
+    let sandbox = behind(network);
+    let options =
+        brigade::SessionOptions { memory_limit_bytes: Some(16 * MIB), ..sandbox.session_options() };
+    let session = block_on(Session::new(options)).expect("a session");
+    let options = DownloadOptions { part_size_bytes: Some(4 * MIB), ..DownloadOptions::default() };
+    let object = session.bucket("bucket").object("64MiB");
+    block_on(object.download_to(std::io::sink(), "nowhere", options)).expect("downloaded");
+    let peak = sandbox.store().stats().peak_requests_in_flight;
+    assert!(peak <= 4, "{peak} requests of 4 MiB in 16");
+}
+
+#[test]
+fn a_store_that_takes_few_requests_is_not_asked_for_more() {
+    let sandbox = behind(Network { max_requests_per_s: Some(100), ..Network::default() });
+    let report = download(&sandbox, "25MiB", 64 << 10, None);
+    assert_eq!(report.parts, 400);
+    let stats = sandbox.store().stats();
+    // Those under way when the first refusal came, and now and then one that looks for more.
+    assert!(stats.refused_requests < 120, "{} of 400 were refused", stats.refused_requests);
+    assert_eq!(report.limited_by, "the store, which asked for fewer requests", "{report:?}");
+}
+
+#[test]
+fn a_part_that_takes_far_longer_is_moved_again() {
+    let late = || Action::delay(Duration::from_mins(1));
+    for (operation, up) in [("UploadPart", true), ("GetObject", false), ("GetObject", true)] {
+        let sandbox = Sandbox::new();
+        sandbox.file("f", 40 * 5 * MIB);
+        sandbox.cp("f s3://bucket/f --part-size 5MiB").run().succeeded();
+        sandbox.store().faults().set([Rule::on(operation).nth(30).then(late())]).expect("sound");
+        let before = sandbox.store().stats().count(operation);
+        let (object, report) = (object(&sandbox, "f"), sandbox.path("copy"));
+        let size = Some(5 * MIB);
+        let report = if operation == "UploadPart" {
+            let options = UploadOptions { part_size_bytes: size, ..UploadOptions::default() };
+            block_on(object.upload_file_with(sandbox.path("f"), options))
+        } else {
+            let options = DownloadOptions { part_size_bytes: size, ..DownloadOptions::default() };
+            if up {
+                block_on(object.download_to(std::io::sink(), "nowhere", options))
+            } else {
+                block_on(object.download_file_with(report, options))
+            }
+        };
+        let report = report.expect("moved");
+        assert!(report.elapsed_ms < 30_000, "{report:?}");
+        assert_eq!(report.verified.name(), "full-object");
+        let asked = sandbox.store().stats().count(operation) - before;
+        assert!((41..=42).contains(&asked), "{asked} {operation}");
+        if !up {
+            files::assert_same(&sandbox.path("f"), &sandbox.path("copy"));
+        }
+    }
+}
+
+#[test]
+fn a_bandwidth_limit_is_kept() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 20 * MIB);
+    for line in ["f s3://bucket/f --part-size 5MiB", "s3://bucket/f copy --part-size 2MiB"] {
+        let line = format!("{line} --bandwidth-limit 10MiB/s --json");
+        let report = sandbox.cp(&line).run().report();
+        let elapsed = report["elapsed_ms"].as_u64().expect("a number");
+        // Not a twentieth faster; how much slower depends on the machine.
+        assert!((1_900..4_000).contains(&elapsed), "{report}");
+        assert_eq!(report["limited_by"], "the bandwidth limit", "{report}");
+    }
+    let said = sandbox.cp("f s3://bucket/f --bandwidth-limit 10").run().failed(2);
+    assert!(said.contains("--bandwidth-limit") && said.contains("85MB/s"), "{said}");
+    let said = sandbox.cp("f s3://bucket/f --memory-limit 1MiB").run().failed(2);
+    assert!(said.contains("--memory-limit") && said.contains("at least 16MiB"), "{said}");
+}
+
+/// A limit that is slower than a frame in the time that a connection may be silent is no stall.
+#[test]
+fn a_low_bandwidth_limit_is_no_stall() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", MIB);
+    let line = "f s3://bucket/f --bandwidth-limit 150kB/s --stall-timeout 1s --json";
+    let report = sandbox.cp(line).run().report();
+    assert_eq!(report["retries"], 0, "{report}");
+}
+
+/// A pipe's reader at 100 ns a byte.
+struct Slow;
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_micros(bytes.len() as u64 / 10));
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn it_says_what_limits_it() {
+    let far = Network { latency: Duration::from_millis(300), ..Network::default() };
+    let narrow = Network { connection_bytes_per_s: Some(2 * MB), ..Network::default() };
+    let cases = [
+        (far, "2MiB", 256 << 10, "the store's first byte"),
+        (narrow, "8MiB", 2 * MIB, "the network"),
+    ];
+    for (network, key, range, limit) in cases {
+        let report = download(&behind(network), key, range, Some(4));
+        assert_eq!(report.limited_by, limit, "{report:?}");
+    }
+
+    let sandbox = behind(Network::default());
+    let object = object(&sandbox, "16MiB");
+    let report = block_on(object.download_to(Slow, "slow", DownloadOptions::default()));
+    let report = report.expect("downloaded");
+    assert_eq!(report.limited_by, "the disk", "{report:?}");
+}
+
+#[test]
+fn many_small_files_go_in_one_request_each() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("many");
+    std::fs::create_dir(&folder).expect("made");
+    let name = |number: usize| format!("many/{number:03} ä+b");
+    for number in 0..300 {
+        // One of them is too large for one request, and one is empty.
+        let size = if number == 17 { 12 * MIB } else { number as u64 * 100 };
+        sandbox.file(name(number), size);
+    }
+    let session = session(&sandbox);
+    let bucket = session.bucket("bucket");
+    let files: Vec<_> = (0..300).map(|n| (sandbox.path(name(n)), name(n))).collect();
+    let report = block_on(bucket.upload_files(files, UploadOptions::default())).expect("a report");
+    assert_eq!((report.objects, report.unverified), (300, 0), "{report:?}");
+    assert!(report.failed.is_empty(), "{report:?}");
+    let stats = sandbox.store().stats();
+    assert_eq!((stats.count("PutObject"), stats.count("HeadObject")), (299, 0));
+
+    let objects = (0..300).map(|n| (name(n), sandbox.path("back").join(format!("{n}/x"))));
+    let objects: Vec<_> = objects.chain([("many/none".into(), sandbox.path("none"))]).collect();
+    let down = bucket.download_files(objects, DownloadOptions::default());
+    let report = block_on(down).expect("a report");
+    assert_eq!((report.objects, report.unverified), (300, 0), "{report:?}");
+    let (what, why) = &report.failed[0];
+    assert_eq!((report.failed.len(), what.as_str()), (1, "many/none"));
+    assert_eq!(why.kind(), brigade::ErrorKind::NotFound);
+    for n in 0..300 {
+        files::assert_same(&sandbox.path(name(n)), &sandbox.path("back").join(format!("{n}/x")));
+    }
+    // No look before, but at the large one, the missing one, and until it is known how to ask.
+    let heads = sandbox.store().stats().count("HeadObject");
+    assert!(heads <= 40, "{heads} looks");
+    assert!(files::leftovers(&sandbox.folder()).is_empty());
+}
+
+#[test]
+fn many_files_survive_a_store_that_fails() {
+    let sandbox = Sandbox::new();
+    let name = |number: usize| format!("f{number:03}");
+    for number in 0..200 {
+        sandbox.file(name(number), 5_000);
+    }
+    let session = session(&sandbox);
+    let bucket = session.bucket("bucket");
+    let fails =
+        |operation, status, code| Rule::on(operation).every(7).then(Action::answer(status, code));
+    let damaged = Rule::on("GetObject").every(61).then(Action::flip_response(2_000));
+    for rule in [fails("PutObject", 503, "SlowDown"), fails("PutObject", 500, "InternalError")] {
+        sandbox.store().faults().set([rule]).expect("sound");
+        let files = (0..200).map(|n| (sandbox.path(name(n)), name(n))).collect::<Vec<_>>();
+        let up = bucket.upload_files(files, UploadOptions::default());
+        let report = block_on(up).expect("a report");
+        assert_eq!((report.objects, report.failed.len()), (200, 0), "{report:?}");
+        assert!(report.retries > 0, "{report:?}");
+    }
+    for rule in [fails("GetObject", 503, "SlowDown"), damaged] {
+        sandbox.store().faults().set([rule]).expect("sound");
+        let objects = (0..200).map(|n| (name(n), sandbox.path(format!("back-{n}"))));
+        let down = bucket.download_files(objects.collect::<Vec<_>>(), DownloadOptions::default());
+        let report = block_on(down).expect("a report");
+        assert_eq!((report.objects, report.failed.len()), (200, 0), "{report:?}");
+        for n in 0..200 {
+            files::assert_same(&sandbox.path(name(n)), &sandbox.path(format!("back-{n}")));
+        }
+    }
+}
