@@ -199,8 +199,8 @@ impl RangeWriter {
         let permit = Arc::clone(&direct.under_way).acquire_owned().await.ok();
         self.flow.queued_for_disk(waiting.elapsed());
         let offset_bytes = self.at_bytes - buffer.bytes().len() as u64;
-        let (writer, write) = (self.writer.clone(), Write { buffer, _permit: permit });
-        self.writes.spawn_blocking(move || writer.write_pages(write.buffer.bytes(), offset_bytes));
+        let (writer, write) = (self.writer.clone(), Write { buffer, offset_bytes, _permit: permit });
+        self.writes.spawn_blocking(move || write.to(&writer));
         Ok(())
     }
 
@@ -227,9 +227,17 @@ impl RangeWriter {
 /// A buffer on its way to the disk. Whatever becomes of it, the buffer can be used again afterwards,
 /// and then another write may begin.
 struct Write {
+    offset_bytes: u64,
     // In this order.
     buffer: Aligned,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Write {
+    // All of `self` is taken: a closure would leave behind what it does not use, the permit.
+    fn to(self, writer: &Writer) -> io::Result<()> {
+        writer.write_pages(self.buffer.bytes(), self.offset_bytes)
+    }
 }
 
 #[cfg(test)]
