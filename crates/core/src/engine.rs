@@ -56,7 +56,7 @@ impl Engine {
         let store = connecting.await.map_err(lost)??;
         let retry = Retry::new(retry, store.remedies());
         let meter = Meter::limited_to(bandwidth);
-        let bounds = Bounds { parts: most_parts(), memory_bytes };
+        let bounds = Bounds { parts: most_parts(bandwidth), memory_bytes };
         let window = Window::adaptive(bounds, meter.clone());
         let stages = Stages { lanes, store, retry, window, meter, manifest_folder };
         Ok(Self { stages: Arc::new(stages), home: 0 })
@@ -221,12 +221,18 @@ impl Engine {
     }
 }
 
+/// What a connection must be able to move under a bandwidth limit: stores close those that are silent
+/// for some 20 s, and a frame has up to 1 MiB.
+const LEAST_PART_BYTES_PER_S: u64 = 256 * 1024;
+
 /// Parts in flight at most: each has a connection, and a process has only so many files. Some are the
 /// transfers' own, and the program's around them.
-fn most_parts() -> usize {
+fn most_parts(bandwidth_bytes_per_s: Option<u64>) -> usize {
+    let by_bandwidth = bandwidth_bytes_per_s.map_or(u64::MAX, |rate| rate / LEAST_PART_BYTES_PER_S);
+    let by_bandwidth = usize::try_from(by_bandwidth).unwrap_or(usize::MAX);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    (files.saturating_sub(OTHER_FILES) / 2).clamp(1, MAX_PARTS)
+    (files.saturating_sub(OTHER_FILES) / 2).min(by_bandwidth).clamp(1, MAX_PARTS)
 }
 
 /// How a transfer ends that somebody asked to stop.

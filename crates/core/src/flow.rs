@@ -137,6 +137,13 @@ impl Flow {
         self.events.moved(bytes);
     }
 
+    /// So many of the bytes that were told came to nothing.
+    pub(crate) fn take_back(&self, bytes: u64) {
+        if bytes > 0 {
+            self.events.emit(|| Event::Rewound { bytes });
+        }
+    }
+
     /// When these bytes may have passed; `None` where nothing limits them.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Instant> {
         let limit = self.meter.0.limit.as_ref()?;
@@ -221,10 +228,7 @@ impl AttemptBytes {
 
 impl Drop for AttemptBytes {
     fn drop(&mut self) {
-        let bytes = self.bytes;
-        if bytes > 0 {
-            self.flow.events.emit(|| Event::Rewound { bytes });
-        }
+        self.flow.take_back(self.bytes);
     }
 }
 

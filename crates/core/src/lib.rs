@@ -54,6 +54,6 @@ pub use options::{
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::Session;
 pub use transport::ObjectInfo;
-pub use transport::connect::Proxies;
+pub use transport::connect::{Proxies, Resolve, Resolving};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

@@ -207,7 +207,9 @@ impl Object {
     pub fn upload_file_with(&self, path: impl AsRef<Path>, options: UploadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         self.transfer(options.cancel.child(), move |engine, cancel| async move {
-            upload::run(&engine, &path, &url, &UploadOptions { cancel, ..options }).await
+            let window = engine.window(options.concurrency);
+            let options = UploadOptions { cancel, ..options };
+            upload::run(&engine, &path, &url, &options, window).await
         })
     }
 
@@ -224,7 +226,9 @@ impl Object {
     pub fn download_file_with(&self, path: impl AsRef<Path>, options: DownloadOptions) -> Transfer {
         let (path, url) = (path.as_ref().to_owned(), self.url.clone());
         self.transfer(options.cancel.child(), move |engine, cancel| async move {
-            download::to_file(&engine, &url, &path, &DownloadOptions { cancel, ..options }).await
+            let window = engine.window(options.concurrency);
+            let options = DownloadOptions { cancel, ..options };
+            download::to_file(&engine, &url, &path, &options, window).await
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::Algorithm;
 use crate::limits::StoreProfile;
 use crate::progress::Emitter;
-use crate::transport::connect::Proxies;
+use crate::transport::connect::{Proxies, Resolve};
 
 /// How a session reaches a store. Whatever is left unset comes from where `aws-config` finds it:
 /// environment, shared files, SSO, container, instance.
@@ -49,6 +50,10 @@ pub struct SessionOptions {
     pub verify_tls: bool,
     /// Proxies to go through; none by default, since this crate reads no environment itself.
     pub proxies: Proxies,
+    /// Finds the addresses of the store's name, or of the proxy's, in place of the system's resolver:
+    /// for clusters whose machines no DNS name tells. Unset, the default: the system's. See
+    /// [`Resolve`].
+    pub resolver: Option<Arc<dyn Resolve>>,
     /// How long a connection may take to open; default 10 s.
     pub connect_timeout: Duration,
     /// How long a connection may move no bytes before it is given up; default 20 s.
@@ -80,6 +85,7 @@ impl Default for SessionOptions {
             ca_bundle: None,
             verify_tls: true,
             proxies: Proxies::default(),
+            resolver: None,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(20),
             retry: RetryOptions::default(),

@@ -247,7 +247,7 @@ pub fn upload(
 /// assert_eq!(size(None)?, 16);
 /// assert_eq!(size(Some(25 * MIB))?, 25); // the object's own parts
 /// assert_eq!(size(Some(100 * MIB))?, 50); // halves of them
-/// assert_eq!(size(Some(3 * MIB))?, 6); // pairs of them
+/// assert_eq!(size(Some(3 * MIB))?, 15); // fives of them
 /// # Ok::<(), plan::PlanError>(())
 /// ```
 pub fn download(

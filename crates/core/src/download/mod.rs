@@ -38,7 +38,9 @@ use crate::plan::{self, Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
-use crate::schedule::{Cost, First, RetryScope, STOP_GRACE, hedged, run_ordered, run_parts};
+use crate::schedule::{
+    Cost, First, RetryScope, STOP_GRACE, Window, hedged, run_ordered, run_parts,
+};
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
 
@@ -51,12 +53,14 @@ const STREAM_RANGE_BYTES: u64 = 4 * MIB;
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;
 
-/// Downloads the object at `url` to the file, or into the folder, at `path`.
+/// Downloads the object at `url` to the file, or into the folder, at `path`, in requests that `window`
+/// admits.
 pub(crate) async fn to_file(
     engine: &Engine,
     url: &S3Url,
     path: &Path,
     options: &DownloadOptions,
+    window: Window,
 ) -> Result<Report> {
     let started = Instant::now();
     refuse_what_makes_no_sense(engine, url, options)?;
@@ -64,7 +68,7 @@ pub(crate) async fn to_file(
     let target = resolve_target(path, url.basename())?;
     let shown = if path.is_dir() { path.join(url.basename()) } else { path.to_owned() };
     let shown = shown.display().to_string();
-    let mut download = Download::look(engine, url, options).await?;
+    let mut download = Download::look(engine, url, options, window).await?;
     let (plan, mut file) = download.open_target(&target, Path::new(&shown)).await?;
     download.tell_start(&plan, &shown);
     let (verified, checksum) = match download.fill(&mut file, &plan).await {
@@ -91,7 +95,8 @@ pub(crate) async fn to_writer(
 ) -> Result<Report> {
     let started = Instant::now();
     refuse_what_makes_no_sense(engine, url, options)?;
-    let mut download = Download::look(engine, url, options).await?;
+    let window = engine.window(options.concurrency);
+    let mut download = Download::look(engine, url, options, window).await?;
     // Once written, the bytes cannot be summed again for parts of other sizes than the first one.
     let asked = download.found.with_listed_parts(engine, url, &download.pin, &download.scope);
     if let Some((found, _)) = asked.await {
@@ -138,8 +143,9 @@ impl<'a> Download<'a> {
         engine: &'a Engine,
         url: &'a S3Url,
         options: &'a DownloadOptions,
+        window: Window,
     ) -> Result<Self> {
-        let (window, flow) = (engine.window(options.concurrency), engine.flow(&options.events));
+        let flow = engine.flow(&options.events);
         let account = Account::open(engine.lanes(), &flow);
         let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
         let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());

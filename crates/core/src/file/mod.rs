@@ -24,6 +24,7 @@ pub(crate) use journal::{Journal, JournalError};
 pub(crate) use mapping::file_behind;
 pub(crate) use reader::Reader;
 pub(crate) use source::Source;
-use target::parent_of;
-pub(crate) use target::{MANIFEST_SUFFIX, Partial, partial_path, resolve_target, timed};
+pub(crate) use target::{
+    MANIFEST_SUFFIX, Partial, parent_of, partial_path, resolve_target, sync_folder, timed,
+};
 pub(crate) use writer::RangeWriter;

@@ -185,17 +185,7 @@ impl Partial {
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
         self.stays = true;
-        match File::open(parent_of(&self.target)).and_then(|folder| folder.sync_all()) {
-            // Some network and FUSE file systems cannot sync a folder, and one that may not be read
-            // cannot be opened for it; the file itself is safe and in place.
-            Err(source)
-                if source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
-                    || source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                Ok(())
-            }
-            result => result.map_err(failed),
-        }
+        sync_folder(parent_of(&self.target)).map_err(failed)
     }
 
     fn reserve(&self, size_bytes: u64) -> Result<()> {
@@ -261,6 +251,21 @@ impl Drop for Partial {
     }
 }
 
+/// Makes the names in `folder` durable, as far as that can be done there.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some network and FUSE file systems cannot sync a folder, and one that may not be read cannot
+        // be opened for it; the files themselves are safe and in place.
+        Err(source)
+            if source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+                || source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
 /// Does `work`, and tells how long this thread did not run meanwhile: blocked by a disk, or waiting for
 /// a processor.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -280,7 +285,7 @@ pub(super) fn write_at(file: &File, bytes: &[u8], offset_bytes: u64, target: &Pa
 }
 
 /// The folder that holds `path`; the current one for a bare name.
-pub(super) fn parent_of(path: &Path) -> &Path {
+pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

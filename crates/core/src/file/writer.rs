@@ -199,7 +199,8 @@ impl RangeWriter {
         let permit = Arc::clone(&direct.under_way).acquire_owned().await.ok();
         self.flow.queued_for_disk(waiting.elapsed());
         let offset_bytes = self.at_bytes - buffer.bytes().len() as u64;
-        let (writer, write) = (self.writer.clone(), Write { buffer, offset_bytes, _permit: permit });
+        let (writer, write) =
+            (self.writer.clone(), Write { buffer, offset_bytes, _permit: permit });
         self.writes.spawn_blocking(move || write.to(&writer));
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! Objects into files: one GET for a small one, and no look at it before.
 
-use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,15 +12,17 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::Sender;
 
-use super::settle::{self, Written, folder_of};
-use super::{Job, ManyReport, SMALL_BYTES, UNKNOWN_BYTES, run_workers};
+use super::settle::{self, FileSystem, Folders, Unnamed, Written};
+use super::{Job, ManyReport, Moves, SMALL_BYTES, run_workers};
 use crate::download;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::file::partial_path;
+use crate::file::{parent_of, partial_path, timed};
+use crate::flow::Flow;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Hasher, Md5ETag, compare};
 use crate::options::{DownloadOptions, Verify};
 use crate::progress::Operation;
+use crate::schedule::Admission;
 use crate::transport::Detour;
 use crate::url::S3Url;
 
@@ -35,42 +36,41 @@ pub(crate) async fn download<I>(
 where
     I: Iterator<Item = (String, PathBuf)> + Send + 'static,
 {
-    let started = Instant::now();
     let flow = engine.flow(&options.events);
     let job = Job::new(engine, objects, &flow, options.concurrency, &options.cancel);
     let told = Arc::clone(&job);
-    let (settle, settling) = settle::start(move |(written, outcome)| match outcome {
-        Ok(()) => told.succeeded(written.bytes, written.is_proven),
-        Err(error) => told.failed(written.key, error),
+    let (settle, settling) = settle::start(move |settled| match settled.outcome {
+        Ok(()) => told.succeeded(settled.bytes, settled.is_proven),
+        Err(error) => told.failed(settled.key, error),
     });
     let shared = Arc::new(Shared {
         bucket: bucket.to_owned(),
         options,
-        folders: Mutex::default(),
+        folders: Folders::default(),
         settle: Mutex::new(settle),
     });
-    {
+    let moved = {
         let shared = Arc::clone(&shared);
-        run_workers(engine, &job, move |engine, job| {
-            let shared = Arc::clone(&shared);
-            async move { Worker::new(engine, job, shared).run().await }
-        })
-        .await?;
-    }
+        run_workers(engine, &job, move |engine, job| Worker::new(engine, job, Arc::clone(&shared)))
+            .await
+    };
     // The thread ends with the last sender, when everything that was sent has its name.
     drop(shared);
-    settling.await.map_err(|lost| {
+    let syncing = Instant::now();
+    let settled = settling.await;
+    job.account.synced_since(syncing);
+    moved?;
+    settled.map_err(|lost| {
         Error::new(crate::ErrorKind::Io, "download", "many objects", "a thread ended")
             .caused_by(lost)
     })?;
-    Ok(job.report(Operation::Download, started))
+    Ok(job.report(Operation::Download))
 }
 
 struct Shared {
     bucket: String,
     options: DownloadOptions,
-    /// Folders that are known to be there.
-    folders: Mutex<HashSet<PathBuf>>,
+    folders: Folders,
     settle: Mutex<Sender<Written>>,
 }
 
@@ -88,141 +88,181 @@ enum Short {
     No,
 }
 
-impl<I> Worker<I>
-where
-    I: Iterator<Item = (String, PathBuf)>,
-{
+impl<I> Worker<I> {
     fn new(engine: Engine, job: Arc<Job<I>>, shared: Arc<Shared>) -> Self {
         let settle = shared.settle.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Self { engine, job, shared, settle }
     }
+}
 
-    async fn run(self) {
-        loop {
-            let admission = self.job.scope.window().admit(UNKNOWN_BYTES).await;
-            let Some((key, target)) = self.job.next() else { return };
-            match self.by_the_short_way(&key, &target).await {
-                Ok(Short::Written(written)) => {
-                    self.job.scope.window().succeeded();
-                    // It waits only where the disk cannot follow, and then everybody should.
-                    if self.settle.send(written).await.is_err() {
-                        return;
-                    }
+impl<I> Moves for Worker<I>
+where
+    I: Iterator<Item = (String, PathBuf)> + Send,
+{
+    type Item = (String, PathBuf);
+
+    fn job(&self) -> &Job<impl Iterator<Item = Self::Item> + Send> {
+        &self.job
+    }
+
+    fn needs_no_scout(&self) -> bool {
+        let bucket = &self.shared.bucket;
+        let direct = self.engine.calls().direct(bucket);
+        !is_plain(&self.shared.options) || direct.is_none_or(|direct| direct.knows(bucket))
+    }
+
+    async fn by_any_way(&self, (key, target): Self::Item, mut admission: Admission) {
+        let short = self.by_the_short_way(&key, &target, &mut admission);
+        let Some(short) = self.job.unless_stopped(short).await else { return };
+        match short {
+            Ok(Short::Written(written)) => {
+                self.job.window().succeeded();
+                // It waits only where the disk cannot follow, and then everybody should.
+                let waiting = Instant::now();
+                if self.settle.send(written).await.is_err() {
+                    let detail = "the thread that makes files durable ended";
+                    let error = Error::new(crate::ErrorKind::Io, "download", key.clone(), detail);
+                    self.job.failed(key, error);
                 }
-                Ok(Short::No) => {
-                    drop(admission);
-                    let url = S3Url::of(&self.shared.bucket, key.as_str());
-                    let options = &self.shared.options;
-                    if let Err(error) = self.make_folder(folder_of(&target)) {
-                        self.job.failed(key, error);
-                        continue;
-                    }
-                    match download::to_file(&self.engine, &url, &target, options).await {
-                        Ok(report) => {
-                            self.job.succeeded(report.bytes, report.verified.is_proof());
-                        }
-                        Err(error) => self.job.failed(key, error),
-                    }
-                }
-                Err(error) => self.job.failed(key, error),
+                self.job.flow().disk(waiting.elapsed());
             }
+            Ok(Short::No) => {
+                // It takes slots of its own.
+                drop(admission);
+                self.by_the_long_way((key, target)).await;
+            }
+            Err(error) => self.job.failed(key, error),
         }
     }
 
-    async fn by_the_short_way(&self, key: &str, target: &Path) -> Result<Short> {
-        let options = &self.shared.options;
-        if options.version_id.is_some() || options.customer_key.is_some() {
-            return Ok(Short::No);
+    async fn by_the_long_way(&self, (key, target): Self::Item) {
+        let _turn = self.job.long_way().await;
+        let url = S3Url::of(&self.shared.bucket, key.as_str());
+        if let Err(error) = self.shared.folders.make(parent_of(&target)) {
+            return self.job.failed(key, error);
         }
-        let Some(direct) = self.engine.calls().direct(&self.shared.bucket) else {
+        let (options, window) = (&self.shared.options, self.job.window().clone());
+        let moved = download::to_file(&self.engine, &url, &target, options, window).await;
+        self.job.settled(key, moved);
+    }
+}
+
+impl<I> Worker<I>
+where
+    I: Iterator<Item = (String, PathBuf)> + Send,
+{
+    async fn by_the_short_way(
+        &self,
+        key: &str,
+        target: &Path,
+        admission: &mut Admission,
+    ) -> Result<Short> {
+        let (job, options) = (&*self.job, &self.shared.options);
+        let direct = job.short_way(&self.engine, &self.shared.bucket);
+        let Some(direct) = direct.filter(|_| is_plain(options) && is_plain_target(target)) else {
             return Ok(Short::No);
         };
-        let (window, flow) = (self.job.scope.window(), self.job.scope.flow());
-        flow.held_back(window.paced().await);
+        let flow = job.flow();
+        flow.held_back(job.window().paced().await);
+        let asked = Instant::now();
         let answer = match direct.get(&self.shared.bucket, key).await {
             Ok(answer) => answer,
-            Err(Detour::Unknown) => return Ok(Short::No),
             Err(detour) => {
-                self.job.was_refused(detour == Detour::Throttled);
+                job.was_refused(detour);
                 return Ok(Short::No);
             }
         };
+        flow.answered(std::time::Duration::ZERO, asked.elapsed());
         let (head, mut body) = answer.into_parts();
         let len = text(&head.headers, "content-length").and_then(|len| len.parse::<u64>().ok());
         // Dropped unread, a body costs its connection, and no more.
         let Some(len) = len.filter(|len| *len <= SMALL_BYTES) else { return Ok(Short::No) };
-        let profile = self.engine.store().profile();
-        let Some(proof) = Proof::of(&head.headers, options.verify, profile.etag_is_md5) else {
+        let proof = Proof::of(&head.headers, options.verify);
+        let Some(proof) = proof.filter(|_| head.headers.contains_key("etag")) else {
             return Ok(Short::No);
         };
-        self.make_folder(folder_of(target))?;
+        let file_system = self.shared.folders.make(parent_of(target))?;
+        admission.hold(len).await;
         let mut chunks: Vec<Bytes> = Vec::with_capacity(1);
         let (mut hasher, mut arrived) = (proof.hasher(), 0);
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return Ok(Short::No) };
-            let Ok(bytes) = frame.into_data() else { continue };
+        let mut counted = flow.attempt();
+        let receiving = Instant::now();
+        while let Ok(Some(frame)) = tokio::time::timeout(direct.stall_timeout(), body.frame()).await
+        {
+            let Ok(Ok(bytes)) = frame.map(http_body::Frame::into_data) else { break };
             if let Some(hasher) = &mut hasher {
                 hasher.update(&bytes);
             }
             arrived += bytes.len() as u64;
+            counted.moved(bytes.len() as u64);
             chunks.push(bytes);
+            if arrived >= len {
+                break;
+            }
         }
+        flow.received(receiving.elapsed());
         if arrived != len {
+            job.was_refused(Detour::Failed);
             return Ok(Short::No);
         }
-        let Some(is_proven) = proof.holds(hasher) else {
-            // Damaged on its way: the long way finds out.
-            self.job.was_refused(false);
+        let is_proven = proof.holds(hasher);
+        let Some(is_proven) = is_proven.filter(|it| *it || options.verify != Verify::Require)
+        else {
+            // Damaged on its way, or not to be told: the long way finds out.
+            job.was_refused(Detour::Failed);
             return Ok(Short::No);
         };
-        window.taken();
-        flow.moved(len);
+        counted.keep();
+        job.went_well();
         flow.limited(len).await;
-        let partial = write(target, &chunks)?;
+        let partial = write(target, &chunks, &file_system, flow)?;
         let (key, target) = (key.to_owned(), target.to_owned());
-        Ok(Short::Written(Written { partial, target, key, bytes: len, is_proven }))
-    }
-
-    fn make_folder(&self, folder: &Path) -> Result<()> {
-        let mut known = self.shared.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(folder) {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io("download", folder, e))?;
-            known.insert(folder.to_owned());
-        }
-        Ok(())
+        let written = Written { partial, target, file_system, key, bytes: len, is_proven };
+        Ok(Short::Written(written))
     }
 }
 
-/// Writes the file beside its target; gives its name.
-fn write(target: &Path, chunks: &[Bytes]) -> Result<PathBuf> {
-    let failed = |source| Error::io("download", target, source);
-    let tag: String = (0..8).map(|_| fastrand::alphanumeric()).collect();
-    let partial = partial_path(target, &tag)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o666)
-        .open(&partial)
-        .map_err(failed)?;
-    for chunk in chunks {
-        if let Err(source) = file.write_all(chunk) {
-            let _ = std::fs::remove_file(&partial);
-            return Err(failed(source));
-        }
+/// Whether nothing is asked for that the short way does not do.
+fn is_plain(options: &DownloadOptions) -> bool {
+    options.version_id.is_none() && options.customer_key.is_none()
+}
+
+/// Whether the name is free or a regular file's. What a link points to, and why a folder or a device is
+/// refused, the long way knows.
+fn is_plain_target(target: &Path) -> bool {
+    match std::fs::symlink_metadata(target) {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
-    Ok(partial)
+}
+
+/// Writes the file beside its target.
+fn write(target: &Path, chunks: &[Bytes], on: &FileSystem, flow: &Flow) -> Result<Unnamed> {
+    let tag: String = (0..8).map(|_| fastrand::alphanumeric()).collect();
+    let path = partial_path(target, &tag)?;
+    let (written, blocked) = timed(|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path)?;
+        let partial = Unnamed(path);
+        chunks.iter().try_for_each(|chunk| file.write_all(chunk))?;
+        if on.0.is_none() {
+            file.sync_all()?;
+        }
+        Ok(partial)
+    });
+    flow.disk(blocked);
+    written.map_err(|source| Error::io("download", target, source))
 }
 
 /// What the bytes of an answer can be held against.
 enum Proof {
     Checksum(Checksum),
-    Md5 { etag: Md5ETag, vouched: bool },
+    Md5(Md5ETag),
     Nothing,
 }
 
 impl Proof {
     /// `None` where the long way may find more than there is here.
-    fn of(headers: &HeaderMap, verify: Verify, etag_is_md5: bool) -> Option<Self> {
+    fn of(headers: &HeaderMap, verify: Verify) -> Option<Self> {
         if verify == Verify::Off {
             return Some(Self::Nothing);
         }
@@ -246,14 +286,13 @@ impl Proof {
         let encryption = text(headers, "x-amz-server-side-encryption");
         let may_be_md5 = encryption.is_none_or(|how| how == "AES256");
         let etag = text(headers, "etag").and_then(Md5ETag::parse);
-        etag.filter(|etag| may_be_md5 && etag.parts.is_none())
-            .map(|etag| Self::Md5 { etag, vouched: etag_is_md5 })
+        etag.filter(|etag| may_be_md5 && etag.parts.is_none()).map(Self::Md5)
     }
 
     fn hasher(&self) -> Option<Hasher> {
         match self {
             Self::Checksum(checksum) => Some(Hasher::new(checksum.algorithm)),
-            Self::Md5 { .. } => Some(Hasher::new(Algorithm::Md5)),
+            Self::Md5(_) => Some(Hasher::new(Algorithm::Md5)),
             Self::Nothing => None,
         }
     }
@@ -265,12 +304,9 @@ impl Proof {
             (Self::Checksum(theirs), Some(digest)) => {
                 compare(theirs, &Checksum::full_object(digest)).is_ok().then_some(true)
             }
-            (Self::Md5 { etag, vouched }, Some(digest)) => {
-                match (Md5ETag::of_whole(digest).as_ref() == Some(etag), vouched) {
-                    (true, _) => Some(true),
-                    (false, true) => None,
-                    (false, false) => Some(false),
-                }
+            (Self::Md5(etag), Some(digest)) => {
+                // Even where nobody vouches for the ETag to be an MD5: the long way knows more.
+                (Md5ETag::of_whole(digest).as_ref() == Some(etag)).then_some(true)
             }
             _ => Some(false),
         }

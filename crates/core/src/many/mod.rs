@@ -1,40 +1,50 @@
 //! Many files as one job: one request for each small one, and durable in batches.
 //!
 //! Every lane has workers of its own that take the next file from one queue, so that a small object's
-//! whole way (open, sum, send, answer) is on one thread, and no task is made for it. What is too large
-//! for one request is moved as ever, in parts, within the same window. The files of a download are
-//! written under names of their own; when some have gathered, one thread makes all of them durable with
-//! one `syncfs`, and only then gives them their names: a sync for each file costs a disk more than the
-//! file does.
+//! whole way (open, sum, send, answer) is on one thread, and no task is made for it. Whatever does not
+//! fit this short way is moved as any single object is, within the same window: what is too large for
+//! one request, what the store or the options ask more for, and what failed, which is repeated and
+//! explained there. The files of a download are written under names of their own; when some have
+//! gathered, one thread makes all of them durable with one `syncfs`, and only then gives them their
+//! names: a sync for each file costs a disk more than the file does.
 
 mod down;
 mod settle;
 mod up;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::account::Account;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Flow;
-use crate::limits::MIB;
 use crate::options::Cancel;
 use crate::progress::Operation;
-use crate::schedule::RetryScope;
+use crate::report::{Report, TimeSpent};
+use crate::schedule::{Admission, RetryScope, Window};
+use crate::transport::{Detour, Direct};
 
 /// The largest object that goes in one request and through memory: what a plan makes one part of.
 const SMALL_BYTES: u64 = crate::plan::DEFAULT_PART_SIZE_BYTES;
 
-/// What an object of unknown size is taken to need until its size is known.
-const UNKNOWN_BYTES: u64 = MIB;
-
 /// Workers of each lane. The window says how many of them may be under way.
 const WORKERS: usize = 128;
+
+/// Objects that go the long way at once. Their parts are the window's to admit; each has some requests
+/// and some memory beside them.
+const LONG_WAYS: usize = 32;
+
+/// After so many failures of the short way in a row, with no success between them, nothing is tried
+/// that way any more: then it is not the objects that it fails for.
+const IN_VAIN: u32 = 8;
 
 /// The outcome of a job of many objects.
 #[derive(Debug, Serialize)]
@@ -52,6 +62,13 @@ pub struct ManyReport {
     pub elapsed_ms: u64,
     /// Requests that were made once more.
     pub retries: u64,
+    /// Where the time went.
+    pub time: TimeSpent,
+    /// What most of it went to, as a person would say it.
+    pub limited_by: &'static str,
+    /// Whether the job was stopped before its end. What is neither counted nor among the failed was not
+    /// moved then.
+    pub stopped: bool,
     /// What failed, by its source, and why. The others went on.
     #[serde(skip)]
     pub failed: Vec<(String, Error)>,
@@ -61,7 +78,16 @@ pub struct ManyReport {
 struct Job<I> {
     queue: Mutex<I>,
     scope: RetryScope,
+    account: Account,
+    started: Instant,
     cancel: Cancel,
+    long_ways: Semaphore,
+    /// Held by the first object, which goes the long way so that it becomes known what requests to the
+    /// store look like.
+    scout: tokio::sync::Mutex<()>,
+    is_scouted: AtomicBool,
+    in_vain: AtomicU32,
+    was_stopped: AtomicBool,
     moved: AtomicU64,
     bytes: AtomicU64,
     unverified: AtomicU64,
@@ -83,7 +109,14 @@ where
         Arc::new(Self {
             queue: Mutex::new(items),
             scope,
+            account: Account::open(engine.lanes(), flow),
+            started: Instant::now(),
             cancel: cancel.clone(),
+            long_ways: Semaphore::new(LONG_WAYS.min(parts.unwrap_or(LONG_WAYS)).max(1)),
+            scout: tokio::sync::Mutex::default(),
+            is_scouted: AtomicBool::new(false),
+            in_vain: AtomicU32::new(0),
+            was_stopped: AtomicBool::new(false),
             moved: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             unverified: AtomicU64::new(0),
@@ -91,14 +124,84 @@ where
         })
     }
 
+    fn window(&self) -> &Window {
+        self.scope.window()
+    }
+
+    fn flow(&self) -> &Flow {
+        self.scope.flow()
+    }
+
     /// The next one, unless the job was stopped.
     fn next(&self) -> Option<I::Item> {
         if self.cancel.is_cancelled() {
+            self.was_stopped.store(true, Ordering::Relaxed);
             return None;
         }
         // Each is budgeted for in the retries of the whole.
         self.scope.expect_more_parts(1);
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    /// `work`, unless the job is stopped before its end.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => {
+                self.was_stopped.store(true, Ordering::Relaxed);
+                None
+            }
+            done = work => Some(done),
+        }
+    }
+
+    /// A turn to go the long way; whoever has one has no slot of the window.
+    async fn long_way(&self) -> Option<SemaphorePermit<'_>> {
+        self.long_ways.acquire().await.ok()
+    }
+
+    /// The requests of the short way to `bucket`, where it may work.
+    fn short_way<'a>(&self, engine: &'a Engine, bucket: &str) -> Option<&'a Direct> {
+        if self.in_vain.load(Ordering::Relaxed) >= IN_VAIN {
+            return None;
+        }
+        engine.calls().direct(bucket).filter(|direct| direct.knows(bucket))
+    }
+
+    /// Nothing of this job goes the short way any more.
+    fn close_short_way(&self) {
+        self.in_vain.store(IN_VAIN, Ordering::Relaxed);
+    }
+
+    /// The store took a request of the short way.
+    fn went_well(&self) {
+        self.window().taken();
+        if (1..IN_VAIN).contains(&self.in_vain.load(Ordering::Relaxed)) {
+            self.in_vain.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A request of the short way came to nothing.
+    fn was_refused(&self, detour: Detour) {
+        match detour {
+            Detour::Unknown => return,
+            Detour::Throttled => self.window().throttled(tokio::time::Instant::now()),
+            Detour::Failed => {
+                self.in_vain.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.scope.counts_as_repeated(1);
+    }
+
+    /// An object went the long way.
+    fn settled(&self, source: String, outcome: Result<Report>) {
+        match outcome {
+            Ok(report) => {
+                self.scope.counts_as_repeated(report.retries);
+                self.succeeded(report.bytes, report.verified.is_proof());
+            }
+            Err(error) => self.failed(source, error),
+        }
     }
 
     fn succeeded(&self, bytes: u64, is_proven: bool) {
@@ -108,62 +211,114 @@ where
     }
 
     fn failed(&self, source: String, error: Error) {
-        if error.kind() != ErrorKind::Interrupted {
+        if error.kind() == ErrorKind::Interrupted {
+            self.was_stopped.store(true, Ordering::Relaxed);
+        } else {
             self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((source, error));
         }
     }
 
-    /// An object went by the long way because of a refusal.
-    fn was_refused(&self, is_throttled: bool) {
-        if is_throttled {
-            self.scope.window().throttled(tokio::time::Instant::now());
-        }
-        self.scope.counts_as_repeated();
-    }
-
-    fn report(&self, operation: Operation, started: Instant) -> ManyReport {
+    fn report(&self, operation: Operation) -> ManyReport {
         let failed = &mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = self.account.close(self.window().wants_more());
         ManyReport {
             operation,
             objects: self.moved.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             unverified: self.unverified.load(Ordering::Relaxed),
-            elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             retries: self.scope.repeated(),
+            time,
+            limited_by: time.limited_by().0,
+            stopped: self.was_stopped.load(Ordering::Relaxed),
             failed: std::mem::take(failed),
         }
     }
 }
 
-/// Runs `worker` on every lane, as often as there may be objects under way, and looks after the window
+/// What a worker does with one item.
+trait Moves: Sync {
+    type Item;
+
+    fn job(&self) -> &Job<impl Iterator<Item = Self::Item> + Send>;
+
+    /// Whether requests of the short way are known, or cannot be used at all.
+    fn needs_no_scout(&self) -> bool;
+
+    /// By the short way if that can be, and by the long way else. Has a slot of the window, and gives it
+    /// back before it goes the long way.
+    fn by_any_way(&self, item: Self::Item, admission: Admission)
+    -> impl Future<Output = ()> + Send;
+
+    /// As a single object is moved.
+    fn by_the_long_way(&self, item: Self::Item) -> impl Future<Output = ()> + Send;
+}
+
+/// Moves one item after the other, until there are no more or the job is stopped.
+async fn work(worker: impl Moves) {
+    let job = worker.job();
+    if !job.is_scouted.load(Ordering::Relaxed) {
+        let Some(_first) = job.unless_stopped(job.scout.lock()).await else { return };
+        if !job.is_scouted.load(Ordering::Relaxed) && !worker.needs_no_scout() {
+            let Some(item) = job.next() else { return };
+            worker.by_the_long_way(item).await;
+        }
+        job.is_scouted.store(true, Ordering::Relaxed);
+    }
+    loop {
+        // A slot first: who waits holds no file. What the object needs of the memory is not known yet.
+        let Some(admission) = job.unless_stopped(job.window().admit(0)).await else { return };
+        let Some(item) = job.next() else { return };
+        worker.by_any_way(item, admission).await;
+    }
+}
+
+/// Runs workers on every lane, as many as there may be objects under way, and looks after the window
 /// meanwhile. Ends when all of them have.
-async fn run_workers<I, W, F>(engine: &Engine, job: &Arc<Job<I>>, worker: W) -> Result<()>
+async fn run_workers<I, M>(
+    engine: &Engine,
+    job: &Arc<Job<I>>,
+    worker: impl Fn(Engine, Arc<Job<I>>) -> M + Clone + Send + 'static,
+) -> Result<()>
 where
     I: Iterator + Send + 'static,
-    W: Fn(Engine, Arc<Job<I>>) -> F + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
+    M: Moves + Send + 'static,
 {
     let lanes = engine.lanes();
-    let worker = Arc::new(worker);
-    let tasks = (0..lanes.count()).map(|lane| {
-        let (engine, job, worker) = (engine.at(lane), Arc::clone(job), Arc::clone(&worker));
-        lanes.spawn(lane, async move {
-            let workers = (0..WORKERS).map(|_| worker(engine.clone(), Arc::clone(&job)));
-            workers.collect::<futures::stream::FuturesUnordered<_>>().collect::<()>().await;
+    let mut tasks: FuturesUnordered<_> = (0..lanes.count())
+        .map(|lane| {
+            let (engine, job, worker) = (engine.at(lane), Arc::clone(job), worker.clone());
+            lanes.spawn(lane, async move {
+                let workers = (0..WORKERS).map(|_| work(worker(engine.clone(), Arc::clone(&job))));
+                workers.collect::<FuturesUnordered<_>>().collect::<()>().await;
+            })
         })
-    });
-    let mut all = std::pin::pin!(futures::future::try_join_all(tasks.collect::<Vec<_>>()));
-    let window = job.scope.window();
+        .collect();
+    let window = job.window();
+    let mut lost = None;
+    let mut look_at = window.look(tokio::time::Instant::now(), lanes);
     loop {
-        let look_at = window.look(tokio::time::Instant::now(), lanes);
         tokio::select! {
-            ended = &mut all => {
-                return ended.map(drop).map_err(|lost| {
-                    Error::new(ErrorKind::Io, "move", "many objects", "a worker ended")
-                        .caused_by(lost)
-                });
+            ended = tasks.next() => match ended {
+                None => break,
+                Some(Ok(())) => {}
+                // The others end with what they have begun.
+                Some(Err(error)) => {
+                    job.cancel.cancel();
+                    lost = Some(error);
+                }
+            },
+            () = tokio::time::sleep_until(look_at) => {
+                look_at = window.look(tokio::time::Instant::now(), lanes);
             }
-            () = tokio::time::sleep_until(look_at) => {}
+        }
+    }
+    job.account.moved_since(job.started);
+    match lost {
+        None => Ok(()),
+        Some(error) => {
+            let what = if error.is_panic() { "a worker panicked" } else { "a lane's thread ended" };
+            Err(Error::new(ErrorKind::Io, "move", "many objects", what).caused_by(error))
         }
     }
 }

@@ -1,22 +1,21 @@
 //! Files into objects.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Job, ManyReport, Pair, SMALL_BYTES, run_workers};
+use super::{Job, ManyReport, Moves, Pair, SMALL_BYTES, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
 use crate::options::{Encryption, UploadOptions, Verify};
 use crate::progress::Operation;
-use crate::transport::Detour;
+use crate::schedule::Admission;
 use crate::upload;
 use crate::url::S3Url;
 
@@ -30,19 +29,15 @@ pub(crate) async fn upload<I>(
 where
     I: Iterator<Item = Pair> + Send + 'static,
 {
-    let started = Instant::now();
     let flow = engine.flow(&options.events);
     let job = Job::new(engine, files, &flow, options.concurrency, &options.cancel);
     let (bucket, options) = (Arc::<str>::from(bucket), Arc::new(options));
     run_workers(engine, &job, move |engine, job| {
         let (bucket, options) = (Arc::clone(&bucket), Arc::clone(&options));
-        async move {
-            let worker = Worker { engine, job, bucket, options };
-            worker.run().await;
-        }
+        Worker { engine, job, bucket, options }
     })
     .await?;
-    Ok(job.report(Operation::Upload, started))
+    Ok(job.report(Operation::Upload))
 }
 
 struct Worker<I> {
@@ -52,91 +47,101 @@ struct Worker<I> {
     options: Arc<UploadOptions>,
 }
 
-impl<I> Worker<I>
+impl<I> Moves for Worker<I>
 where
-    I: Iterator<Item = Pair>,
+    I: Iterator<Item = Pair> + Send,
 {
-    async fn run(self) {
-        // A slot first: who waits holds no file.
-        loop {
-            let admission = self.job.scope.window().admit(SMALL_BYTES / 8).await;
-            let Some((path, key)) = self.job.next() else { return };
-            let short = self.by_the_short_way(&path, &key).await;
-            let outcome = if let Some(outcome) = short {
-                outcome
-            } else {
+    type Item = Pair;
+
+    fn job(&self) -> &Job<impl Iterator<Item = Pair> + Send> {
+        &self.job
+    }
+
+    fn needs_no_scout(&self) -> bool {
+        let direct = self.engine.calls().direct(&self.bucket);
+        !is_plain(&self.options) || direct.is_none_or(|direct| direct.knows(&self.bucket))
+    }
+
+    async fn by_any_way(&self, (path, key): Pair, mut admission: Admission) {
+        let short = self.by_the_short_way(&path, &key, &mut admission);
+        let Some(short) = self.job.unless_stopped(short).await else { return };
+        match short {
+            Some(Ok((bytes, is_proven))) => {
+                self.job.window().succeeded();
+                self.job.succeeded(bytes, is_proven);
+            }
+            Some(Err(error)) => self.job.failed(path.display().to_string(), error),
+            None => {
                 // It takes slots of its own.
                 drop(admission);
-                let url = S3Url::of(&self.bucket, key);
-                let moved = upload::run(&self.engine, &path, &url, &self.options).await;
-                moved.map(|report| (report.bytes, report.verified.is_proof()))
-            };
-            match outcome {
-                Ok((bytes, is_proven)) => {
-                    self.job.scope.window().succeeded();
-                    self.job.succeeded(bytes, is_proven);
-                }
-                Err(error) => self.job.failed(path.display().to_string(), error),
+                self.by_the_long_way((path, key)).await;
             }
         }
     }
 
+    async fn by_the_long_way(&self, (path, key): Pair) {
+        let _turn = self.job.long_way().await;
+        let url = S3Url::of(&self.bucket, key);
+        let window = self.job.window().clone();
+        let moved = upload::run(&self.engine, &path, &url, &self.options, window).await;
+        self.job.settled(path.display().to_string(), moved);
+    }
+}
+
+impl<I> Worker<I>
+where
+    I: Iterator<Item = Pair> + Send,
+{
     /// In one plain request; `None` where it cannot be, or did not work.
-    async fn by_the_short_way(&self, path: &Path, key: &str) -> Option<Result<(u64, bool)>> {
+    async fn by_the_short_way(
+        &self,
+        path: &Path,
+        key: &str,
+        admission: &mut Admission,
+    ) -> Option<Result<(u64, bool)>> {
+        let job = &*self.job;
         let profile = self.engine.store().profile();
         if !is_plain(&self.options) || !profile.unsigned_payload {
             return None;
         }
-        let algorithm =
-            upload::choose_algorithm(&profile, &S3Url::of(&self.bucket, key), &self.options)
-                .ok()?;
-        let content = match read_small(path) {
-            Ok(content) => content?,
-            // The long way says what is wrong with it.
-            Err(_) => return None,
-        };
-        let direct = self.engine.calls().direct(&self.bucket)?;
+        let direct = job.short_way(&self.engine, &self.bucket)?;
+        let url = S3Url::of(&self.bucket, key);
+        let algorithm = upload::choose_algorithm(&profile, &url, &self.options).ok()?;
+        let len = small_len(path)?;
+        admission.hold(len).await;
+        let content = read_small(path).await?;
+        let len = content.len() as u64;
         let digest = algorithm.map(|algorithm| {
             let mut hasher = Hasher::new(algorithm);
             hasher.update(&content);
             hasher.finish()
         });
-        let waited = self.job.scope.window().paced().await;
-        self.job.scope.flow().held_back(waited);
-        let len = content.len() as u64;
+        job.flow().held_back(job.window().paced().await);
         let kind = self.options.content_type.as_deref();
-        self.job.scope.flow().limited(len).await;
-        match direct.put(&self.bucket, key, content, digest, kind).await {
-            Ok(headers) => {
-                let is_proven = is_proven(&headers, digest, profile.etag_is_md5);
-                let is_proven = match is_proven {
-                    Some(false) => {
-                        let detail = "the store holds other bytes than were sent";
-                        let url = format!("s3://{}/{key}", self.bucket);
-                        return Some(Err(Error::new(
-                            ErrorKind::Integrity,
-                            "upload to",
-                            url,
-                            detail,
-                        )));
-                    }
-                    proven => proven.is_some(),
-                };
-                // The store keeps it and does not say so here: the long way looks.
-                if !is_proven && digest.is_some() && self.options.verify != Verify::Off {
-                    return None;
-                }
-                headers.get("etag").filter(|etag| etag.len() > 2)?;
-                self.job.scope.window().taken();
-                self.job.scope.flow().moved(len);
-                Some(Ok((len, is_proven)))
-            }
-            Err(Detour::Unknown) => None,
+        let answer = direct.put(&self.bucket, key, content, digest, kind, job.flow()).await;
+        let headers = match answer {
+            Ok(headers) => headers,
             Err(detour) => {
-                self.job.was_refused(detour == Detour::Throttled);
-                None
+                job.was_refused(detour);
+                return None;
             }
+        };
+        job.went_well();
+        let is_proven = match is_proven(&headers, digest, profile.etag_is_md5) {
+            Some(false) => {
+                let detail = "the store holds other bytes than were sent";
+                let url = url.to_string();
+                return Some(Err(Error::new(ErrorKind::Integrity, "upload to", url, detail)));
+            }
+            proven => proven.is_some(),
+        };
+        let asks_for_proof = digest.is_some() && self.options.verify != Verify::Off;
+        if (asks_for_proof && !is_proven) || headers.get("etag").is_none_or(|it| it.len() <= 2) {
+            // This store does not say what it has: the long way asks, and sends each file once.
+            job.close_short_way();
+            return None;
         }
+        Some(Ok((len, is_proven)))
     }
 }
 
@@ -158,30 +163,66 @@ fn is_proven(headers: &HeaderMap, digest: Option<Digest>, etag_is_md5: bool) -> 
         return Some(compare(&theirs, &Checksum::full_object(digest)).is_ok());
     }
     let (ours, theirs) = (Md5ETag::of_whole(digest)?, Md5ETag::parse(text("etag")?)?);
-    match (ours == theirs, etag_is_md5) {
+    // Under a bucket's own keys an ETag is no MD5, and looks like one.
+    let is_of_keys = text("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
+    match (ours == theirs, etag_is_md5 && !is_of_keys) {
         (true, _) => Some(true),
         (false, true) => Some(false),
         (false, false) => None,
     }
 }
 
-/// All bytes of a small regular file; `None` of any other.
-fn read_small(path: &Path) -> std::io::Result<Option<Bytes>> {
+/// The size of a small regular file; `None` of anything else, of which the long way knows more.
+fn small_len(path: &Path) -> Option<u64> {
     // Opening a pipe would wait for its writer, so it is looked at first.
-    let metadata = std::fs::symlink_metadata(path)?;
-    if !metadata.is_file() || metadata.len() > SMALL_BYTES {
-        return Ok(None);
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    (metadata.is_file() && metadata.len() <= SMALL_BYTES).then_some(metadata.len())
+}
+
+/// All bytes of a small file that nobody writes to meanwhile. What the page cache has is read here, and
+/// a disk is waited for on another thread.
+async fn read_small(path: &Path) -> Option<Bytes> {
+    let file = File::open(path).ok()?;
+    let before = file.metadata().ok()?;
+    let len = usize::try_from(before.len()).ok().filter(|_| before.len() <= SMALL_BYTES)?;
+    // One more than there should be, to see the end.
+    let mut content = vec![0; len + 1];
+    let read = read_cached(&file, &mut content);
+    if read == Some(len) {
+        content.truncate(len);
+        return is_same(&before, &file).then(|| content.into());
     }
-    let mut file = File::open(path)?;
-    let before = file.metadata()?;
-    let Ok(len) = usize::try_from(before.len()) else { return Ok(None) };
-    if before.len() > SMALL_BYTES {
-        return Ok(None);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut read = 0;
+        while read < content.len() {
+            let more = rustix::io::retry_on_intr(|| {
+                rustix::io::pread(&file, &mut content[read..], read as u64)
+            });
+            match more.ok()? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        content.truncate(read);
+        (read == len && is_same(&before, &file)).then(|| content.into())
+    });
+    reading.await.ok()?
+}
+
+/// How many bytes there are, if all of them can be had without a wait.
+fn read_cached(file: &File, content: &mut [u8]) -> Option<usize> {
+    let mut slices = [std::io::IoSliceMut::new(content)];
+    match rustix::io::preadv2(file, &mut slices, 0, ReadWriteFlags::NOWAIT) {
+        Ok(read) => Some(read),
+        // The file system cannot say; the page cache has most small files.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::pread(file, content, 0).ok(),
+        Err(_) => None,
     }
-    let mut content = Vec::with_capacity(len + 1);
-    file.by_ref().take(SMALL_BYTES + 1).read_to_end(&mut content)?;
-    let after = file.metadata()?;
-    let is_same = content.len() == len
-        && (before.mtime(), before.mtime_nsec()) == (after.mtime(), after.mtime_nsec());
-    Ok(is_same.then(|| content.into()))
+}
+
+fn is_same(before: &Metadata, file: &File) -> bool {
+    file.metadata().is_ok_and(|after| {
+        (before.len(), before.mtime(), before.mtime_nsec())
+            == (after.len(), after.mtime(), after.mtime_nsec())
+    })
 }

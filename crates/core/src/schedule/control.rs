@@ -51,6 +51,8 @@ pub(crate) struct Sample {
     /// Whether this machine's processors had no time left for the lanes: more parts could only be in
     /// each other's way.
     pub(crate) was_busy: bool,
+    /// Whether parts waited for memory most of the time: more slots would only wait as well.
+    pub(crate) was_out_of_memory: bool,
 }
 
 /// Decides how many parts may be in flight.
@@ -117,7 +119,8 @@ impl Controller {
 
     /// Takes a measurement that took `elapsed` in all. Says whether the limit changed.
     pub(crate) fn measured(&mut self, sample: Sample, elapsed: Duration) -> bool {
-        if !sample.was_full {
+        // Where nothing moves, more parts are not what is missing.
+        if !sample.was_full || sample.goodput <= 0.0 {
             return false;
         }
         let before = self.limit;
@@ -128,6 +131,10 @@ impl Controller {
                 if !matches!(self.phase, Phase::Recovering { .. }) {
                     self.hold(now, FIRST_PATIENCE);
                 }
+            }
+            Phase::Unknown | Phase::Holding { .. } if sample.was_out_of_memory => {
+                self.wants_more = true;
+                self.hold(now, FIRST_PATIENCE);
             }
             Phase::Unknown => self.try_more(now, FIRST_PATIENCE, true),
             Phase::Trying { before, patience, is_rising } => {
@@ -274,13 +281,17 @@ mod tests {
                     counted += elapsed.as_secs_f64();
                 }
                 now += elapsed.as_secs_f64();
-                controller.measured(Sample { goodput, was_full: true, was_busy: false }, elapsed);
+                controller.measured(full(goodput), elapsed);
             }
             moved / counted
         }
     }
 
     const MB: f64 = 1e6;
+
+    fn full(goodput: f64) -> Sample {
+        Sample { goodput, was_full: true, was_busy: false, was_out_of_memory: false }
+    }
 
     fn paths() -> [(&'static str, Path); 6] {
         let path =
@@ -354,18 +365,41 @@ mod tests {
     fn without_processors_more_parts_are_not_tried() {
         let mut controller = Controller::new(256);
         for goodput in [1.0, 2.0, 4.0, 8.0] {
-            let sample = Sample { goodput, was_full: true, was_busy: true };
+            let sample = Sample { was_busy: true, ..full(goodput) };
             assert!(!controller.measured(sample, Duration::from_secs(9)));
         }
-        let sample = Sample { goodput: 8.0, was_full: true, was_busy: false };
+        assert!(controller.measured(full(8.0), Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn without_memory_more_parts_are_not_tried_but_wanted() {
+        let mut controller = Controller::new(256);
+        let sample = Sample { was_out_of_memory: true, ..full(8.0) };
+        assert!(!controller.measured(sample, Duration::from_secs(9)));
+        assert!(controller.wants_more());
+        assert!(controller.measured(full(8.0), Duration::from_secs(9)));
+        // What was tried brought nothing, for want of memory or of anything else.
         assert!(controller.measured(sample, Duration::from_secs(9)));
+        assert_eq!(controller.limit(), FIRST_LIMIT);
+    }
+
+    #[test]
+    fn where_nothing_moves_no_more_is_tried() {
+        let mut controller = Controller::new(256);
+        for _ in 0..20 {
+            assert!(!controller.measured(full(0.0), Duration::from_secs(9)));
+        }
+        assert!(controller.measured(full(1.0), Duration::from_secs(9)));
+        let tried = controller.limit();
+        assert!(!controller.measured(full(0.0), Duration::from_secs(9)));
+        assert_eq!(controller.limit(), tried);
     }
 
     #[test]
     fn what_was_not_full_says_nothing() {
         let mut controller = Controller::new(256);
         for goodput in [1.0, 2.0, 4.0, 8.0] {
-            let sample = Sample { goodput, was_full: false, was_busy: false };
+            let sample = Sample { was_full: false, ..full(goodput) };
             assert!(!controller.measured(sample, Duration::from_secs(9)));
         }
         assert_eq!(controller.limit(), FIRST_LIMIT);
@@ -376,8 +410,7 @@ mod tests {
         let mut controller = Controller::fixed(16);
         controller.throttled();
         assert_eq!(controller.limit(), 8);
-        let sample = Sample { goodput: 1e9, was_full: true, was_busy: false };
-        assert!(!controller.measured(sample, Duration::from_secs(1)));
+        assert!(!controller.measured(full(1e9), Duration::from_secs(1)));
         controller.throttled();
         assert_eq!(controller.limit(), 4);
         // One more for each window's worth: 4 + 5 + … + 15.

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// One part in so many may be moved twice.
 const ONE_IN: u64 = 20;
 
-/// What parts took lately, in one session.
+/// What the parts of one transfer took lately: they are alike.
 #[derive(Debug, Default)]
 pub(super) struct Hedge(Mutex<State>);
 
@@ -98,12 +98,12 @@ pub(crate) async fn hedged<A, B>(
     again: impl AsyncFnOnce() -> Result<B>,
 ) -> Result<First<A, B>> {
     let begun = Instant::now();
-    let window = scope.window();
-    window.hedge().started();
+    let hedge = scope.hedge();
+    hedge.started();
     let second = async {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !window.is_throttled() && window.hedge().may_repeat(begun.elapsed()) {
+            if !scope.window().is_throttled() && hedge.may_repeat(begun.elapsed()) {
                 break;
             }
         }
@@ -118,7 +118,7 @@ pub(crate) async fn hedged<A, B>(
         result = work => First::Try(result?),
         result = second => First::Again(result),
     };
-    window.hedge().took(begun.elapsed());
+    hedge.took(begun.elapsed());
     Ok(first)
 }
 

@@ -23,6 +23,9 @@ const GROWTH: f64 = 0.4;
 /// as if it were one of 100.
 const SCALE: f64 = 100.0;
 
+/// And not in proportion to less: where hardly anything was taken, hardly anything is known.
+const MIN_GROWING: f64 = 10.0;
+
 /// Refusals within this are one sign.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -101,7 +104,7 @@ impl Pace {
 impl State {
     fn rate(&self, now: Instant) -> f64 {
         let Some(at) = self.throttled_at else { return f64::INFINITY };
-        let growth = GROWTH * self.taken / SCALE;
+        let growth = GROWTH * self.taken.max(MIN_GROWING) / SCALE;
         let back_after_s = (self.taken * (1.0 - FALL) / growth).cbrt();
         let seconds = now.saturating_duration_since(at).as_secs_f64() - back_after_s;
         (growth * seconds.powi(3) + self.taken).max(MIN_RATE)
@@ -123,14 +126,21 @@ impl State {
         if in_burst || self.successes + self.refused < MIN_EVIDENCE {
             return;
         }
-        let share = f64::from(self.refused) / f64::from(self.successes + self.refused);
         let was_paced = self.throttled_at.is_some();
+        // A store that takes none does not refuse what is too many.
+        if !was_paced && self.rate_before.is_none() && self.successes < MIN_EVIDENCE / 2 {
+            return;
+        }
+        let share = f64::from(self.refused) / f64::from(self.successes + self.refused);
         self.in_vain = if was_paced && share > IN_VAIN { self.in_vain + 1 } else { 0 };
         if self.in_vain >= 2 {
             (self.in_vain, self.off_until, self.throttled_at) = (0, Some(now + OFF), None);
+            self.next = None;
             return;
         }
-        self.taken = self.measured(now).max(MIN_RATE);
+        // What an outage lets through is nobody's limit: a step at a time.
+        let least = if was_paced { self.taken / 2.0 } else { MIN_RATE };
+        self.taken = self.measured(now).max(least).max(MIN_RATE);
         self.throttled_at = Some(now);
         (self.refused, self.successes, self.counted_since) = (0, 0, Some(now));
         self.rate_before = Some(self.taken);
@@ -140,13 +150,14 @@ impl State {
         let since = *self.counted_since.get_or_insert(now);
         self.successes += 1;
         if now.duration_since(since) >= MEASURE {
-            self.rate_before = Some(self.measured(now));
-            (self.counted_since, self.successes, self.refused) = (Some(now), 0, 0);
+            let rate = self.measured(now);
+            self.rate_before = Some(rate);
             // What was taken in the first second of all may have been a store's reserve.
-            if self.throttled_at.is_some_and(|at| now.duration_since(at) < 2 * MEASURE) {
-                let rate = self.rate_before.unwrap_or(self.taken);
+            let is_news = self.throttled_at.is_some_and(|at| now.duration_since(at) < 2 * MEASURE);
+            if is_news && self.successes >= MIN_EVIDENCE / 2 {
                 self.taken = self.taken.min(rate / FALL).max(MIN_RATE);
             }
+            (self.counted_since, self.successes, self.refused) = (Some(now), 0, 0);
         }
     }
 
@@ -200,6 +211,30 @@ mod tests {
             let rate = f64::from(taken) / 60.0 / limit;
             assert!(rate > 0.9, "{rate} of {limit}");
             assert!(f64::from(refused) < 0.1 * f64::from(taken), "{refused} beside {taken}");
+        }
+    }
+
+    /// Nothing is taken for two seconds, in the middle of much or from the beginning; then all is.
+    #[test]
+    fn an_outage_is_nobodys_limit() {
+        for before in [0, 2_000] {
+            let mut pace = State::default();
+            let mut now = Instant::now();
+            for _ in 0..before {
+                pace.succeeded(now);
+                now += Duration::from_millis(1);
+            }
+            let until = now + Duration::from_secs(2);
+            while now < until {
+                pace.throttled(now);
+                now = pace.turn(now + Duration::from_millis(50));
+            }
+            let begun = now;
+            for _ in 0..1_000 {
+                now = if pace.throttled_at.is_some() { pace.turn(now) } else { now };
+                pace.succeeded(now);
+            }
+            assert!(now - begun < Duration::from_secs(8), "{:?}", now - begun);
         }
     }
 

@@ -47,6 +47,10 @@ impl<T> Future for Task<T> {
 /// for most to end, short enough for a person who waits at the keyboard.
 pub(crate) const STOP_GRACE: Duration = Duration::from_millis(700);
 
+/// A stream of which nothing is under way, nor has been admitted for so long, goes on with one range
+/// beside the budget: who reads two streams in turns would wait for ever.
+const STARVED_FOR: Duration = Duration::from_secs(2);
+
 /// How many ranges of a stream are under way or wait for their turn: a window of them that moves, and a
 /// quarter as many that wait behind the slowest.
 fn ahead(window: usize) -> usize {
@@ -61,7 +65,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn of(self, part: Part) -> u64 {
+    pub(crate) fn of(self, part: Part) -> u64 {
         self.memory_bytes.min(part.len_bytes)
     }
 }
@@ -105,6 +109,10 @@ where
     let mut next = Next::of(&mut parts, window, cost);
     let mut look_at = window.look(Instant::now(), lanes);
     let failure = loop {
+        if next.is_none() && running.is_empty() {
+            done.sort_unstable_by_key(|(number, _)| *number);
+            return Ok(done.into_iter().map(|(_, result)| result).collect());
+        }
         let admitted = async {
             match &mut next {
                 Some(next) => next.admission.as_mut().await,
@@ -143,10 +151,6 @@ where
             }
             () = tokio::time::sleep_until(look_at) => look_at = window.look(Instant::now(), lanes),
         }
-        if next.is_none() && running.is_empty() {
-            done.sort_unstable_by_key(|(number, _)| *number);
-            return Ok(done.into_iter().map(|(_, result)| result).collect());
-        }
     };
     // Waited for, not only asked: an upload is aborted and a file removed right after this, and
     // neither may race a part that still runs.
@@ -175,6 +179,7 @@ where
     let mut next = Next::of(&mut parts, scope.window(), cost);
     let mut running = FuturesOrdered::new();
     let mut look_at = Box::pin(tokio::time::sleep_until(Instant::now()));
+    let mut starved_since = None;
     futures::stream::poll_fn(move |context| {
         let window = scope.window();
         while look_at.as_mut().poll(context).is_ready() {
@@ -195,9 +200,21 @@ where
                 Ok((result, admission.fetched()))
             })));
         }
-        if running.is_empty() && next.is_some() {
+        if running.is_empty()
+            && let Some(waiting) = &mut next
+        {
+            // Other streams may hold all of the memory until this one's reader has read on.
+            let since = *starved_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < STARVED_FOR {
+                return Poll::Pending;
+            }
+            starved_since = None;
+            let window = window.clone();
+            waiting.admission = Box::pin(async move { window.admit(0).await });
+            context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        starved_since = None;
         let result = ready!(running.poll_next_unpin(context));
         if let Some(Ok(_)) = &result {
             window.succeeded();
@@ -251,6 +268,29 @@ mod tests {
         .collect()
         .await;
         assert_eq!(ordered, (1..=9).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn streams_that_are_read_in_turns_do_not_wait_for_each_other() {
+        let lanes = Arc::new(Lanes::start(1).expect("a thread"));
+        let bounds = super::super::Bounds { parts: 8, memory_bytes: 2 * 4096 };
+        let window = Window::adaptive(bounds, crate::flow::Meter::default());
+        let cost = Cost { memory_bytes: 4096 };
+        let parts = || (1..=3).map(|number| Part { number, offset_bytes: 0, len_bytes: 4096 });
+        let stream = || {
+            let scope = RetryScope::default().within(window.clone());
+            Box::pin(run_ordered(lanes.clone(), cost, parts(), scope, |_, part| async move {
+                Ok(part.number)
+            }))
+        };
+        let (mut one, mut other) = (stream(), stream());
+        let first = one.next().await.expect("one").expect("moved");
+        let second = one.next().await.expect("two").expect("moved");
+        // The budget is used up, by what waits for the other stream's turn.
+        let others = tokio::time::timeout(Duration::from_secs(20), other.next()).await;
+        assert_eq!(others.expect("in time").expect("one").expect("moved").0, 1);
+        drop((first, second));
+        assert_eq!(one.next().await.expect("three").expect("moved").0, 3);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::hedge::Hedge;
 use super::window::Window;
 use crate::error::Error;
 use crate::flow::Flow;
@@ -34,6 +35,7 @@ struct Shared {
     parts: AtomicU32,
     repeated: AtomicU64,
     spent: AtomicU64,
+    hedge: Hedge,
 }
 
 impl RetryScope {
@@ -67,9 +69,9 @@ impl RetryScope {
         self.shared.parts.fetch_add(parts, Ordering::Relaxed);
     }
 
-    /// Something was asked for a second time, in another way.
-    pub(crate) fn counts_as_repeated(&self) {
-        self.shared.repeated.fetch_add(1, Ordering::Relaxed);
+    /// Something was asked for again, in another way.
+    pub(crate) fn counts_as_repeated(&self, times: u64) {
+        self.shared.repeated.fetch_add(times, Ordering::Relaxed);
     }
 
     /// Attempts that were repeated so far.
@@ -96,6 +98,11 @@ impl RetryScope {
     /// What admits its parts.
     pub(crate) fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// What its parts took.
+    pub(super) fn hedge(&self) -> &Hedge {
+        &self.shared.hedge
     }
 
     /// Its bytes and its time.

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::Lanes;
 use super::control::{Controller, Sample};
-use super::hedge::Hedge;
 use super::pace::Pace;
 use crate::flow::Meter;
 
@@ -26,6 +25,11 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// After a refusal it takes this long until the store is taken to have forgotten it.
 const CALM: Duration = Duration::from_secs(10);
+
+const NEVER_CLOSED: &str = "the window's semaphores are never closed";
+
+/// The share of the time that parts waited for memory above which memory is what limits.
+const STARVED: f64 = 0.5;
 
 /// Memory is counted in these: a semaphore's count fits 32 bits.
 const MEMORY_UNIT_BYTES: u64 = 4096;
@@ -56,9 +60,9 @@ struct Inner {
     slots: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     memory_units: u32,
+    max_parts: usize,
     meter: Meter,
     pace: Pace,
-    hedge: Arc<Hedge>,
     state: Mutex<State>,
 }
 
@@ -68,6 +72,8 @@ struct State {
     /// Slots that were taken away while they were in use, and go when they are given back.
     owed: usize,
     in_flight: usize,
+    /// Those that have a slot and wait for memory.
+    out_of_memory: usize,
     throttled_at: Option<Instant>,
     part_time: Duration,
     measurement: Measurement,
@@ -82,8 +88,10 @@ struct Measurement {
     moved_bytes: Option<u64>,
     /// Processor time that the lanes had wanted by then.
     busy: Duration,
-    /// Parts in flight times seconds, up to `counted_at`.
+    /// Parts in flight times seconds, up to `counted_at`; those that wait for memory included.
     occupied_s: f64,
+    /// Seconds in which some part waited for memory.
+    starved_s: f64,
     counted_at: Instant,
 }
 
@@ -105,35 +113,37 @@ pub(crate) struct Memory {
 impl Window {
     /// A window that finds its own size within `bounds`, by what `meter` counts.
     pub(crate) fn adaptive(bounds: Bounds, meter: Meter) -> Self {
-        Self::new(Controller::new(bounds.parts), bounds.memory_bytes, meter)
+        Self::new(bounds, meter)
     }
 
     /// One of this one's budget and pace, with so many parts at most.
     pub(crate) fn fixed(&self, parts: usize) -> Self {
-        let controller = Controller::fixed(parts);
+        let controller = Controller::fixed(parts.min(self.0.max_parts));
         let slots = Arc::new(Semaphore::new(controller.limit()));
         Self(Arc::new(Inner {
             slots,
             memory: Arc::clone(&self.0.memory),
             memory_units: self.0.memory_units,
+            max_parts: self.0.max_parts,
             meter: self.0.meter.clone(),
             pace: self.0.pace.clone(),
-            hedge: Arc::clone(&self.0.hedge),
             state: Mutex::new(State::new(controller)),
         }))
     }
 
-    fn new(controller: Controller, memory_bytes: u64, meter: Meter) -> Self {
-        let units = u32::try_from(memory_bytes / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+    fn new(bounds: Bounds, meter: Meter) -> Self {
+        let controller = Controller::new(bounds.parts);
+        let units =
+            u32::try_from(bounds.memory_bytes / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
         // More than a semaphore can count is no bound.
         let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Self(Arc::new(Inner {
             slots: Arc::new(Semaphore::new(controller.limit())),
             memory: Arc::new(Semaphore::new(units as usize)),
             memory_units: units,
+            max_parts: bounds.parts,
             meter,
             pace: Pace::default(),
-            hedge: Arc::default(),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -141,21 +151,26 @@ impl Window {
     /// Waits for a slot and for `memory_bytes`. What needs more than the whole budget is admitted
     /// when it is alone: a part that is too large for it must still move.
     pub(crate) async fn admit(&self, memory_bytes: u64) -> Admission {
-        const NEVER_CLOSED: &str = "the window's semaphores are never closed";
         let inner = &self.0;
-        let units = u32::try_from(memory_bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
         // The slot first: who waits for memory must not be passed by those who need less.
         let slot = Arc::clone(&inner.slots).acquire_owned().await.expect(NEVER_CLOSED);
-        let memory = Arc::clone(&inner.memory)
-            .acquire_many_owned(units.min(inner.memory_units))
-            .await
-            .expect(NEVER_CLOSED);
+        let now = self.enters();
+        let mut admission =
+            Admission { slot: Some(slot), memory: None, window: self.clone(), since: now };
+        if memory_bytes > 0 {
+            admission.hold(memory_bytes).await;
+        }
+        // The wait for memory is not the part's.
+        admission.since = Instant::now();
+        admission
+    }
+
+    fn enters(&self) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
         state.count(now);
         state.in_flight += 1;
-        drop(state);
-        Admission { slot: Some(slot), memory: Some(memory), window: self.clone(), since: now }
+        now
     }
 
     /// Memory beside that of the parts that were admitted, where some is left.
@@ -174,11 +189,6 @@ impl Window {
     pub(super) fn is_throttled(&self) -> bool {
         let at = self.state().throttled_at;
         at.is_some_and(|at| at.elapsed() < CALM)
-    }
-
-    /// What its parts took.
-    pub(super) fn hedge(&self) -> &Hedge {
-        &self.0.hedge
     }
 
     /// Parts that may be in flight now.
@@ -232,7 +242,8 @@ impl Window {
             measurement.moved_bytes = Some(moved);
             measurement.busy = lanes.demand();
             (measurement.begins, measurement.ends) = (now, now + length);
-            (measurement.occupied_s, measurement.counted_at) = (0.0, now);
+            (measurement.occupied_s, measurement.starved_s) = (0.0, 0.0);
+            measurement.counted_at = now;
             return measurement.ends;
         };
         if now < measurement.ends {
@@ -250,6 +261,7 @@ impl Window {
                 let busy = busy.saturating_sub(measurement.busy).as_secs_f64();
                 busy >= BUSY * seconds * lanes.count() as f64
             },
+            was_out_of_memory: measurement.starved_s >= STARVED * seconds,
         };
         let elapsed = now - measurement.since;
         let changed = state.controller.measured(sample, elapsed);
@@ -263,6 +275,7 @@ impl Window {
             moved_bytes: (!changed).then_some(moved),
             busy,
             occupied_s: 0.0,
+            starved_s: 0.0,
             counted_at: now,
         };
         let next = if changed { begins } else { begins + measure };
@@ -292,7 +305,7 @@ impl Window {
 impl Default for Window {
     /// Without bounds that anything would meet: for requests that are not parts, and for tests.
     fn default() -> Self {
-        let bounds = Bounds { parts: 16, memory_bytes: u64::MAX };
+        let bounds = Bounds { parts: 1024, memory_bytes: u64::MAX };
         Self::adaptive(bounds, Meter::default())
     }
 }
@@ -305,6 +318,7 @@ impl State {
             controller,
             owed: 0,
             in_flight: 0,
+            out_of_memory: 0,
             throttled_at: None,
             part_time: Duration::ZERO,
             measurement: Measurement {
@@ -314,6 +328,7 @@ impl State {
                 moved_bytes: None,
                 busy: Duration::ZERO,
                 occupied_s: 0.0,
+                starved_s: 0.0,
                 counted_at: now,
             },
         }
@@ -324,11 +339,30 @@ impl State {
         let measurement = &mut self.measurement;
         let seconds = now.saturating_duration_since(measurement.counted_at).as_secs_f64();
         measurement.occupied_s += seconds * self.in_flight as f64;
+        if self.out_of_memory > 0 {
+            measurement.starved_s += seconds;
+        }
         measurement.counted_at = measurement.counted_at.max(now);
     }
 }
 
 impl Admission {
+    /// Waits for so much memory, for one that has none yet. Who holds some and waited for more could wait
+    /// for itself.
+    pub(crate) async fn hold(&mut self, bytes: u64) {
+        debug_assert!(self.memory.is_none(), "memory is asked for once");
+        let inner = &self.window.0;
+        let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
+        let units = units.min(inner.memory_units);
+        let memory = Arc::clone(&inner.memory);
+        if let Ok(memory) = Arc::clone(&memory).try_acquire_many_owned(units) {
+            self.memory = Some(memory);
+            return;
+        }
+        let _waiting = OutOfMemory::since_now(&self.window);
+        self.memory = Some(memory.acquire_many_owned(units).await.expect(NEVER_CLOSED));
+    }
+
     /// Gives the slot back and keeps the memory: what was fetched waits for its turn.
     pub(crate) fn fetched(mut self) -> Memory {
         Memory { _permit: self.memory.take() }
@@ -346,6 +380,26 @@ impl Admission {
             state.owed -= 1;
             slot.forget();
         }
+    }
+}
+
+/// A part that waits for memory, for as long as it does.
+struct OutOfMemory<'a>(&'a Window);
+
+impl<'a> OutOfMemory<'a> {
+    fn since_now(window: &'a Window) -> Self {
+        let mut state = window.state();
+        state.count(Instant::now());
+        state.out_of_memory += 1;
+        Self(window)
+    }
+}
+
+impl Drop for OutOfMemory<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.count(Instant::now());
+        state.out_of_memory -= 1;
     }
 }
 

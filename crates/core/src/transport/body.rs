@@ -129,6 +129,12 @@ pub(crate) fn watched(content: Content, watch: &Arc<Watch>) -> ByteStream {
     }))
 }
 
+/// The same, for a request that is sent once.
+pub(super) fn framed(content: &Content, watch: &Arc<Watch>) -> SdkBody {
+    let (frames, watch) = (content.frames(), Arc::clone(watch));
+    SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None })
+}
+
 /// Puts the watched body in the place of the one that was signed. A signature over the bytes needs
 /// them in memory as one piece, and a body like that would leave in one frame that nothing sees move.
 #[derive(Debug)]

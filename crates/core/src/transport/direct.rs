@@ -30,12 +30,13 @@ use http::header::{
     USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use super::connect::Client;
+use super::body::{Watch, framed};
+use super::connect::{Client, WatchedBody};
 use super::credentials::Keys;
 use super::place::signed_scope;
+use crate::flow::Flow;
 use crate::integrity::{Algorithm, Digest};
 
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -110,7 +111,10 @@ impl Pattern {
         }
         let region = match headers.get("authorization") {
             None => None,
-            Some(signature) if signature.starts_with("AWS4-HMAC-SHA256 ") => {
+            Some(signature)
+                if signature.starts_with("AWS4-HMAC-SHA256 ")
+                    && signature.contains("/s3/aws4_request,") =>
+            {
                 Some(signed_scope(signature)?.1.to_owned())
             }
             Some(_) => return None,
@@ -132,7 +136,7 @@ pub(crate) struct Direct {
     keys: Option<Keys>,
     patterns: Patterns,
     signer: Arc<Mutex<Signer>>,
-    timeout: Duration,
+    stall_timeout: Duration,
 }
 
 impl Direct {
@@ -140,9 +144,19 @@ impl Direct {
         http: Client,
         keys: Option<Keys>,
         patterns: Patterns,
-        timeout: Duration,
+        stall_timeout: Duration,
     ) -> Self {
-        Self { http, keys, patterns, signer: Arc::default(), timeout }
+        Self { http, keys, patterns, signer: Arc::default(), stall_timeout }
+    }
+
+    /// Whether it is known what requests to `bucket` look like.
+    pub(crate) fn knows(&self, bucket: &str) -> bool {
+        self.patterns.of(bucket).is_some()
+    }
+
+    /// How long an answer may stand still.
+    pub(crate) fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
     }
 
     /// Stores `content` under `key`, and gives the headers of the answer.
@@ -153,6 +167,7 @@ impl Direct {
         content: Bytes,
         digest: Option<Digest>,
         content_type: Option<&str>,
+        flow: &Flow,
     ) -> Result<HeaderMap, Detour> {
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
@@ -162,15 +177,35 @@ impl Direct {
         if let Some(digest) = digest {
             headers.insert(header_of(digest.algorithm()), value(&digest.to_base64())?);
         }
-        let answer = self.send(Method::PUT, bucket, key, headers, content.into()).await?;
-        Ok(answer.into_parts().0.headers)
+        let watch = Watch::new(flow.clone(), content.len() as u64);
+        let body = framed(&content.into(), &watch);
+        let answer = tokio::select! {
+            biased;
+            answer = self.send(Method::PUT, bucket, key, headers, body) => answer,
+            () = watch.stalled(self.stall_timeout) => Err(Detour::Failed),
+        };
+        match answer {
+            Ok(answer) => {
+                watch.answered();
+                Ok(answer.into_parts().0.headers)
+            }
+            Err(detour) => {
+                flow.take_back(watch.moved_bytes());
+                Err(detour)
+            }
+        }
     }
 
     /// Asks for all of an object.
-    pub(crate) async fn get(&self, bucket: &str, key: &str) -> Result<Response<Incoming>, Detour> {
+    pub(crate) async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Response<WatchedBody>, Detour> {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(MODE, HeaderValue::from_static("ENABLED"));
-        self.send(Method::GET, bucket, key, headers, SdkBody::empty()).await
+        let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty());
+        tokio::time::timeout(self.stall_timeout, answer).await.map_err(|_| Detour::Failed)?
     }
 
     async fn send(
@@ -180,11 +215,11 @@ impl Direct {
         key: &str,
         mut headers: HeaderMap,
         body: SdkBody,
-    ) -> Result<Response<Incoming>, Detour> {
+    ) -> Result<Response<WatchedBody>, Detour> {
         let pattern = self.patterns.of(bucket).ok_or(Detour::Unknown)?;
         let path = format!("{}/{}", pattern.prefix, encode(key));
         // Clients and servers may take them for something else, and the SDK knows what to do.
-        if path.contains("/../") || path.contains("/./") || path.contains("//") {
+        if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(Detour::Unknown);
         }
         headers.insert(HOST, pattern.host.clone());
@@ -202,16 +237,15 @@ impl Direct {
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
-        let answer = tokio::time::timeout(self.timeout, self.http.send_plain(request)).await;
-        match answer {
-            Ok(Ok(answer)) => match answer.status() {
+        match self.http.send_plain(request).await {
+            Ok(answer) => match answer.status() {
                 StatusCode::OK => Ok(answer),
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                     Err(Detour::Throttled)
                 }
                 _ => Err(Detour::Failed),
             },
-            _ => Err(Detour::Failed),
+            Err(_) => Err(Detour::Failed),
         }
     }
 }

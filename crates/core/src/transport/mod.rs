@@ -40,15 +40,15 @@ use aws_types::service_config::ServiceConfigKey;
 pub(crate) use calls::{
     Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
-pub(crate) use direct::Detour;
+pub(crate) use direct::{Detour, Direct};
 pub use info::ObjectInfo;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::limits::StoreProfile;
 use crate::options::{Credentials, SessionOptions};
-use connect::{Client, ConnectOptions, SharedTls};
+use connect::{Addresses, Client, ConnectOptions, SharedTls};
 use credentials::Keys;
-use direct::{Direct, Patterns};
+use direct::Patterns;
 use place::Places;
 
 /// Signed for when nothing names a region: what AWS's own tools and most stores take.
@@ -76,13 +76,14 @@ impl Store {
             ca_bundle: options.ca_bundle.clone(),
             verify_tls: options.verify_tls,
             proxies: options.proxies.clone(),
+            stall_timeout: options.stall_timeout,
             ..ConnectOptions::default()
         };
         let tls = SharedTls::new(&connect)?;
         shared_config::check_profile(options).await?;
         // A client apart for credentials: what an identity service calls itself says nothing of the
-        // store.
-        let asking = connect::http_client(&connect, &tls)?;
+        // store, and a resolver for the store nothing of the service.
+        let asking = connect::http_client(&connect, &tls, &Addresses::new(None))?;
         let config = load_config(options, region(options).await, asking.clone()).await;
         let keys = config.credentials_provider().map(|first| {
             let (options, region) = (options.clone(), config.region().cloned());
@@ -104,8 +105,9 @@ impl Store {
         let by_profile = settled_profile.as_ref().and_then(|profile| profile.path_style);
         let by_endpoint = endpoint.as_ref().is_some_and(|endpoint| !endpoint.is_of_aws());
         let path_style = options.force_path_style.or(by_profile).unwrap_or(by_endpoint);
+        let addresses = Addresses::new(options.resolver.clone());
         let http = (0..lanes.max(1))
-            .map(|_| connect::http_client(&connect, &tls))
+            .map(|_| connect::http_client(&connect, &tls, &addresses))
             .collect::<Result<Vec<_>>>()?;
         let patterns = Patterns::default();
         let calls = http

@@ -32,7 +32,7 @@ use crate::plan::{Part, Plan};
 use crate::progress::{Event, Operation};
 use crate::record::{Recorder, Warnings};
 use crate::report::{Report, ReportedChecksum, throughput};
-use crate::schedule::RetryScope;
+use crate::schedule::{RetryScope, Window};
 use crate::transport::{Payload, Receipt, TOKEN_NAME};
 use crate::url::S3Url;
 
@@ -45,15 +45,15 @@ const SUM_STEP_BYTES: usize = 4 << 20;
 /// Times that an upload is started in all when other writers of the same key get in its way.
 const RACE_ROUNDS: u32 = 3;
 
-/// Uploads the file at `path` to `url`.
+/// Uploads the file at `path` to `url`, in requests that `window` admits.
 pub(crate) async fn run(
     engine: &Engine,
     path: &Path,
     url: &S3Url,
     options: &UploadOptions,
+    window: Window,
 ) -> Result<Report> {
     let started = Instant::now();
-    let window = engine.window(options.concurrency);
     let flow = engine.flow(&options.events);
     let account = Account::open(engine.lanes(), &flow);
     let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
@@ -211,6 +211,10 @@ impl Upload<'_> {
     /// The whole object in one request.
     async fn put(&mut self, plan: &Plan) -> Result<(Receipt, Computed)> {
         let part = Part { number: 1, offset_bytes: 0, len_bytes: plan.size_bytes() };
+        let _admission = tokio::select! {
+            admission = self.scope.window().admit(self.cost().of(part)) => admission,
+            () = self.options.cancel.cancelled() => return Err(stopped(OPERATION, self.url)),
+        };
         self.tell_start(part);
         let started = Instant::now();
         let mut digest = match self.algorithm {
@@ -252,6 +256,8 @@ impl Upload<'_> {
                 Err(error) => return Err(blame(self.source, error)),
             }
         };
+        self.scope.window().succeeded();
+        self.account.moved_since(started);
         self.tell_end(part, started);
         let computed = Computed {
             full_object: digest.map(Checksum::full_object),

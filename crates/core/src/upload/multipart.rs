@@ -26,7 +26,7 @@ use crate::transport::{PartReceipt, Payload, Receipt};
 use crate::url::S3Url;
 
 /// A part under way holds a few frames, or a few steps of mapped pages that are given back behind it.
-const PART_COST: Cost = Cost { memory_bytes: MIB };
+const PART_BYTES: u64 = MIB;
 
 /// Times that a completion is tried again with the parts as the store lists them.
 const INVALID_ROUNDS: u32 = 3;
@@ -335,9 +335,15 @@ impl Upload<'_> {
         };
         let lanes = self.engine.lanes();
         let grace = if self.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, PART_COST, parts, &self.scope.stopped_by(cancel), grace, job)
+        run_parts(lanes, self.cost(), parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
+    }
+
+    /// What a part takes of the memory: all of it where it is signed and so has to be in one piece.
+    pub(super) fn cost(&self) -> Cost {
+        let in_one_piece = !self.profile.unsigned_payload;
+        Cost { memory_bytes: if in_one_piece { u64::MAX } else { PART_BYTES } }
     }
 
     async fn complete(

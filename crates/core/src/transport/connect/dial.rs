@@ -7,29 +7,32 @@
 
 use std::future::{Ready, poll_fn, ready};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::addresses::{Addresses, Seat};
 use super::failure::{BoxError, Failure};
 use super::proxy::Rules;
+use super::secure::{Layer, secure};
 use super::{ConnectOptions, SharedTls, send};
 
 /// A peer that vanished without a word (a machine without power, a forgotten NAT entry) is noticed
@@ -39,15 +42,20 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// When the next address is tried as well. RFC 8305 recommends 250 ms; a connection to the other side
+/// of the world takes 300.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(300);
+
 type Tcp = TokioIo<TcpStream>;
 /// A connection to the hop, which speaks TLS itself where it is a destination or a proxy of https.
-type Hop = MaybeHttpsStream<Tcp>;
+type Hop = Layer<Tcp>;
 
 /// Makes connections for hyper's pool.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    tcp: HttpConnector<Resolver>,
+    tcp: HttpConnector,
     tls: SharedTls,
+    addresses: Addresses,
     proxies: Arc<Rules>,
     connect_timeout: Duration,
     opened: Arc<AtomicU64>,
@@ -56,39 +64,45 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(
         options: &ConnectOptions,
-        tls: SharedTls,
+        tls: &SharedTls,
+        addresses: &Addresses,
         proxies: Arc<Rules>,
         opened: Arc<AtomicU64>,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
+        let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         // A request's head and its body leave as they are written; nothing is gained by waiting.
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE_IDLE));
         tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-        // This one is divided among a name's addresses; the one below holds for everything.
-        tcp.set_connect_timeout(Some(options.connect_timeout));
         tcp.set_recv_buffer_size(options.recv_buffer_bytes);
         tcp.set_send_buffer_size(options.send_buffer_bytes);
-        Self { tcp, tls, proxies, connect_timeout: options.connect_timeout, opened }
+        Self {
+            tcp,
+            tls: tls.clone(),
+            addresses: addresses.clone(),
+            proxies,
+            connect_timeout: options.connect_timeout,
+            opened,
+        }
     }
 
     async fn dial(self, destination: Uri) -> Result<Stream, BoxError> {
         let Some(proxy) = self.proxies.proxy_for(&destination) else {
-            let (hop, _) = self.open(&destination, is_https(&destination)).await?;
-            return Ok(Stream { io: MaybeHttpsStream::Http(hop), absolute_form: false });
+            let (hop, seat, _) = self.open(&destination, is_https(&destination)).await?;
+            return Ok(Stream { io: Layer::Plain(hop), seat, absolute_form: false });
         };
         let tunnel = is_https(&destination);
         let named = |source| Failure::through(&proxy, source);
-        let (hop, config) =
+        let (hop, seat, config) =
             self.open(proxy.uri(), tunnel || is_https(proxy.uri())).await.map_err(&named)?;
         match config.filter(|_| tunnel) {
-            None => Ok(Stream { io: MaybeHttpsStream::Http(hop), absolute_form: true }),
+            None => Ok(Stream { io: Layer::Plain(hop), seat, absolute_form: true }),
             Some(config) => {
                 let hop = open_tunnel(hop, &proxy, &destination).await.map_err(named)?;
-                let io = secure(hop, config, destination).await?;
-                Ok(Stream { io, absolute_form: false })
+                let tls = secure(hop, config, name_of(&destination)?).await?;
+                Ok(Stream { io: Layer::Secure(Box::new(tls)), seat, absolute_form: false })
             }
         }
     }
@@ -99,12 +113,7 @@ impl Dialer {
         &self,
         hop: &Uri,
         needs_tls: bool,
-    ) -> Result<(Hop, Option<Arc<ClientConfig>>), BoxError> {
-        let mut tcp = self.tcp.clone();
-        let connect = async {
-            poll_fn(|cx| tcp.poll_ready(cx)).await?;
-            tcp.call(hop.clone()).await.map_err(BoxError::from)
-        };
+    ) -> Result<(Hop, Option<Seat>, Option<Arc<ClientConfig>>), BoxError> {
         let config = async {
             if needs_tls {
                 self.tls.config().await.map(Some).map_err(BoxError::from)
@@ -112,12 +121,75 @@ impl Dialer {
                 Ok(None)
             }
         };
-        let (io, config) = futures::future::try_join(connect, config).await?;
+        let ((io, mut seat), config) = futures::future::try_join(self.connect(hop), config).await?;
         let io = match config.clone().filter(|_| is_https(hop)) {
-            None => MaybeHttpsStream::Http(io),
-            Some(config) => secure(io, config, hop.clone()).await?,
+            None => Layer::Plain(io),
+            Some(config) => match secure(io, config, name_of(hop)?).await {
+                Ok(tls) => Layer::Secure(Box::new(tls)),
+                Err(error) => {
+                    seat.iter_mut().for_each(Seat::failed);
+                    return Err(error.into());
+                }
+            },
         };
-        Ok((io, config))
+        seat.iter_mut().for_each(Seat::worked);
+        Ok((io, seat, config))
+    }
+
+    /// Connects to one of the addresses of `hop`: to the best one, and to the next ones as well when
+    /// that fails or takes long. The first connection counts.
+    async fn connect(&self, hop: &Uri) -> Result<(Tcp, Option<Seat>), BoxError> {
+        let host = bare_host(hop);
+        if host.parse::<IpAddr>().is_ok() {
+            return Ok((self.connect_to(hop.clone()).await?, None));
+        }
+        let name = self.addresses.of(host).await?;
+        let mut tried = Vec::new();
+        let mut attempts = FuturesUnordered::new();
+        let mut first_failure = None;
+        loop {
+            let next = name.take(&tried);
+            let is_last = next.is_none();
+            if let Some(seat) = next {
+                let number = tried.len();
+                tried.push(seat.address());
+                let uri = at(hop, seat.address())?;
+                attempts.push(async move { (number, self.connect_to(uri).await, seat) });
+            }
+            let patience = async {
+                if is_last {
+                    return std::future::pending().await;
+                }
+                tokio::time::sleep(NEXT_ADDRESS_AFTER).await;
+            };
+            let ended = tokio::select! {
+                biased;
+                ended = attempts.next() => ended,
+                () = patience => continue,
+            };
+            match ended {
+                Some((number, Ok(tcp), seat)) => {
+                    // Those that had more time and are not there yet are no good.
+                    let late = tried[..number].to_vec();
+                    name.overtaken(&late);
+                    return Ok((tcp, Some(seat)));
+                }
+                Some((_, Err(error), mut seat)) => {
+                    seat.failed();
+                    first_failure.get_or_insert(error);
+                }
+                None => {
+                    let none = || Failure::ConnectTimeout.into();
+                    return Err(first_failure.unwrap_or_else(none));
+                }
+            }
+        }
+    }
+
+    async fn connect_to(&self, address: Uri) -> Result<Tcp, BoxError> {
+        let mut tcp = self.tcp.clone();
+        poll_fn(|cx| tcp.poll_ready(cx)).await?;
+        tcp.call(address).await.map_err(BoxError::from)
     }
 }
 
@@ -156,16 +228,22 @@ async fn open_tunnel(hop: Hop, proxy: &Intercept, destination: &Uri) -> Result<H
     tunnel.call(destination.clone()).await.map_err(Failure::tunnel)
 }
 
-/// Does the TLS handshake with `destination` over a connection that is there already.
-async fn secure<T>(
-    io: T,
-    config: Arc<ClientConfig>,
-    destination: Uri,
-) -> Result<MaybeHttpsStream<T>, BoxError>
-where
-    T: Read + Write + Connection + Send + Unpin + 'static,
-{
-    HttpsConnector::from((Opened(Some(io)), config)).call(destination).await
+/// Whom a certificate has to name.
+fn name_of(uri: &Uri) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    ServerName::try_from(bare_host(uri)).map(|name| name.to_owned())
+}
+
+/// An IPv6 address stands in brackets in a URL.
+fn bare_host(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default().trim_matches(['[', ']'])
+}
+
+/// The same hop, by one of its addresses.
+fn at(hop: &Uri, address: IpAddr) -> Result<Uri, http::Error> {
+    let port = hop.port_u16().unwrap_or(if is_https(hop) { 443 } else { 80 });
+    let scheme = hop.scheme().cloned().unwrap_or(Scheme::HTTP);
+    let authority = SocketAddr::new(address, port).to_string();
+    Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build()
 }
 
 /// An open connection in the place of a connector, for the layers that expect to open their own.
@@ -185,68 +263,30 @@ impl<T> Service<Uri> for Opened<T> {
     }
 }
 
-/// The system's resolver, naming the host in its errors, and starting each time at another address:
-/// Amazon's names have several, each good for some of the bandwidth only.
-#[derive(Clone)]
-struct Resolver {
-    system: GaiResolver,
-    turn: Arc<AtomicUsize>,
-}
-
-impl Resolver {
-    fn new() -> Self {
-        Self { system: GaiResolver::new(), turn: Arc::default() }
-    }
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = Failure;
-    type Future = BoxFuture<'static, Result<Self::Response, Failure>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let host = name.to_string();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let addresses = self.system.call(name);
-        Box::pin(async move {
-            match addresses.await {
-                Ok(addresses) => Ok(rotate(addresses.collect(), turn).into_iter()),
-                Err(error) => Err(Failure::name(host, &error)),
-            }
-        })
-    }
-}
-
-/// Starts at another address each turn, but keeps the family that the system prefers in front:
-/// which of IPv6 and IPv4 works here is something it knows.
-fn rotate(addresses: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
-    let Some(preferred) = addresses.first().map(SocketAddr::is_ipv6) else {
-        return addresses;
-    };
-    let (mut first, mut second): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == preferred);
-    for family in [&mut first, &mut second] {
-        let by = turn % family.len().max(1);
-        family.rotate_left(by);
-    }
-    first.append(&mut second);
-    first
-}
-
 /// A connection as hyper's pool sees it.
 pub(super) struct Stream {
-    io: MaybeHttpsStream<Hop>,
+    io: Layer<Hop>,
+    /// Its place at an address, where the hop has a name.
+    seat: Option<Seat>,
     /// Whether requests name the whole URL, as a proxy needs it.
     absolute_form: bool,
 }
 
+impl Stream {
+    fn moved<T>(&self, polled: &Poll<io::Result<T>>) {
+        if let (Some(seat), Poll::Ready(Ok(_))) = (&self.seat, polled) {
+            seat.moved();
+        }
+    }
+}
+
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        self.io.connected().proxy(self.absolute_form)
+        let connected = self.io.connected().proxy(self.absolute_form);
+        match &self.seat {
+            Some(seat) => connected.extra(seat.watch()),
+            None => connected,
+        }
     }
 }
 
@@ -256,7 +296,9 @@ impl Read for Stream {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.moved(&polled);
+        polled
     }
 }
 
@@ -266,7 +308,9 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.moved(&polled);
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -286,26 +330,12 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let MaybeHttpsStream::Http(MaybeHttpsStream::Http(tcp)) = &self.io {
-            return send::poll_send(tcp.inner(), cx, slices);
-        }
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_take_turns_within_their_family() {
-        let list = |text: &str| -> Vec<SocketAddr> {
-            text.split(' ').map(|ip| SocketAddr::new(ip.parse().unwrap(), 1)).collect()
+        let polled = if let Layer::Plain(Layer::Plain(tcp)) = &self.io {
+            send::poll_send(tcp.inner(), cx, slices)
+        } else {
+            Pin::new(&mut self.io).poll_write_vectored(cx, slices)
         };
-        let addresses = list("::1 10.0.0.1 ::2 10.0.0.2 10.0.0.3");
-        assert_eq!(rotate(addresses.clone(), 0), list("::1 ::2 10.0.0.1 10.0.0.2 10.0.0.3"));
-        assert_eq!(rotate(addresses.clone(), 1), list("::2 ::1 10.0.0.2 10.0.0.3 10.0.0.1"));
-        assert_eq!(rotate(addresses, 5), list("::2 ::1 10.0.0.3 10.0.0.1 10.0.0.2"));
-        assert_eq!(rotate(Vec::new(), 3), []);
+        self.moved(&polled);
+        polled
     }
 }

@@ -5,7 +5,8 @@
 //! SDK's [`HttpClient`] trait is implemented here over `hyper`. Each lane has a [`Client`] with a
 //! connection pool of its own, so that no connection is ever driven by another core; all of them
 //! share one [`SharedTls`], so that root certificates are read once, and only if some endpoint is
-//! https.
+//! https, and one set of [`Addresses`], so that connections are spread over all of a store's
+//! machines however many lanes there are.
 //!
 //! A pooled connection may have been closed by the server in the meantime. Where that is known
 //! before a request's first byte is written, the request, with its body untouched, moves to another
@@ -13,11 +14,15 @@
 //! which of its requests are safe to repeat. Bodies have no time limit here, because the engine
 //! watches their progress itself.
 
+mod addresses;
 mod dial;
 mod failure;
 mod proxy;
+mod records;
+mod secure;
 mod send;
 mod tls;
+mod vigil;
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +44,6 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use http::StatusCode;
 use http::header::{PROXY_AUTHORIZATION, SERVER};
-use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_connection};
 use hyper_util::client::proxy::matcher::Intercept;
@@ -48,8 +52,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use self::dial::Dialer;
 use self::failure::{Failure, connector_error};
 use self::proxy::Rules;
+use self::vigil::Vigil;
+pub(crate) use self::vigil::WatchedBody;
 use crate::error::Result;
 
+pub(crate) use self::addresses::Addresses;
+pub use self::addresses::{Resolve, Resolving};
 pub use self::proxy::Proxies;
 pub(crate) use self::tls::SharedTls;
 
@@ -66,10 +74,13 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// How connections are made and kept. All clients of a session use the same.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectOptions {
-    /// How long opening a connection may take in all: name lookup, TCP, proxy and TLS. A name's
-    /// addresses share it, so that one dead address does not use it up. Default 10 s, since a lost
-    /// first packet alone costs 1 s, then 2, then 4.
+    /// How long opening a connection may take in all: name lookup, TCP, proxy and TLS. A name's other
+    /// addresses are tried meanwhile, so that one dead address does not use it up. Default 10 s, since
+    /// a lost first packet alone costs 1 s, then 2, then 4.
     pub connect_timeout: Duration,
+    /// How long a connection may be silent before a request over it is given up, by the engine.
+    /// Addresses where that happens are put aside. Default 20 s.
+    pub stall_timeout: Duration,
     /// How long an unused connection is kept. Default 15 s: Amazon's servers close theirs after
     /// about 20 s, and a request that meets a closing connection is lost and has to be repeated,
     /// which costs more than a new connection does.
@@ -93,6 +104,7 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(15),
             ca_bundle: None,
             verify_tls: true,
@@ -105,12 +117,16 @@ impl Default for ConnectOptions {
 
 /// A client with a connection pool of its own, to be given to the SDK's configuration.
 ///
-/// Certificates and their checking come from `shared`; everything else from `options`. Fails where
-/// a proxy's URL is malformed. Opens nothing: the first request does.
-pub(crate) fn http_client(options: &ConnectOptions, shared: &SharedTls) -> Result<Client> {
+/// Certificates and their checking come from `tls`, addresses from `addresses`, everything else from
+/// `options`. Fails where a proxy's URL is malformed. Opens nothing: the first request does.
+pub(crate) fn http_client(
+    options: &ConnectOptions,
+    tls: &SharedTls,
+    addresses: &Addresses,
+) -> Result<Client> {
     let proxies = Arc::new(Rules::new(&options.proxies)?);
     let opened = Arc::new(AtomicU64::new(0));
-    let dialer = Dialer::new(options, shared.clone(), proxies.clone(), opened.clone());
+    let dialer = Dialer::new(options, tls, addresses, proxies.clone(), opened.clone());
     let hyper = legacy::Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -123,7 +139,9 @@ pub(crate) fn http_client(options: &ConnectOptions, shared: &SharedTls) -> Resul
         .http1_writev(true)
         .retry_canceled_requests(true)
         .build(dialer);
-    Ok(Client(Arc::new(Inner { hyper, proxies, opened, server: OnceLock::new() })))
+    // Half, because what was handed to a connection and what left it are not the same moment.
+    let silence = options.stall_timeout / 2;
+    Ok(Client(Arc::new(Inner { hyper, proxies, opened, silence, server: OnceLock::new() })))
 }
 
 /// An HTTP/1.1 client for the SDK. Clones share one pool, and what was seen over it.
@@ -134,6 +152,7 @@ struct Inner {
     hyper: legacy::Client<Dialer, SdkBody>,
     proxies: Arc<Rules>,
     opened: Arc<AtomicU64>,
+    silence: Duration,
     server: OnceLock<String>,
 }
 
@@ -154,14 +173,9 @@ impl Client {
     /// Sends a request that is ready as it is, past the SDK and without a time limit.
     pub(super) async fn send_plain(
         &self,
-        mut request: http::Request<SdkBody>,
-    ) -> Result<http::Response<Incoming>, ConnectorError> {
-        let inner = &self.0;
-        let proxy = inner.proxies.asked_in_absolute_form(request.uri());
-        if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
-        }
-        inner.hyper.request(request).await.map_err(|error| connector_error(error.into()))
+        request: http::Request<SdkBody>,
+    ) -> Result<http::Response<WatchedBody>, ConnectorError> {
+        self.0.send(request).await
     }
 }
 
@@ -207,7 +221,7 @@ impl HttpConnector for Exchange {
         let client = self.client.clone();
         let limit = self.read_timeout;
         HttpConnectorFuture::new(async move {
-            let answer = client.send(request);
+            let answer = client.send_for_sdk(request);
             match limit {
                 None => answer.await,
                 Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -219,28 +233,10 @@ impl HttpConnector for Exchange {
 }
 
 impl Inner {
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
-        let mut request =
+    async fn send_for_sdk(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let request =
             request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
-        let proxy = self.proxies.asked_in_absolute_form(request.uri());
-        if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
-        }
-        // The SDK asks for the connection that carried a request, to close it where the answer says
-        // that the server behind it is in trouble.
-        if let Some(wanted) = request.extensions().get::<CaptureSmithyConnection>().cloned() {
-            let used = capture_connection(&mut request);
-            wanted.set_connection_retriever(move || connection_metadata(&used));
-        }
-        let response =
-            self.hyper.request(request).await.map_err(|error| connector_error(error.into()))?;
-        if let Some(proxy) =
-            proxy.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
-        {
-            return Err(connector_error(
-                Failure::through(&proxy, Failure::ProxyCredentials).into(),
-            ));
-        }
+        let response = self.send(request).await?;
         if self.server.get().is_none()
             && let Some(server) = response.headers().get(SERVER)
         {
@@ -249,6 +245,39 @@ impl Inner {
         }
         HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
             .map_err(|error| ConnectorError::other(error.into(), None))
+    }
+
+    async fn send(
+        &self,
+        mut request: http::Request<SdkBody>,
+    ) -> Result<http::Response<WatchedBody>, ConnectorError> {
+        let proxy = self.proxies.asked_in_absolute_form(request.uri());
+        if let Some(credentials) = proxy.as_ref().and_then(Intercept::basic_auth) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
+        }
+        let used = capture_connection(&mut request);
+        // The SDK asks for the connection that carried a request, to close it where the answer says
+        // that the server behind it is in trouble.
+        if let Some(wanted) = request.extensions().get::<CaptureSmithyConnection>().cloned() {
+            let used = used.clone();
+            wanted.set_connection_retriever(move || connection_metadata(&used));
+        }
+        let mut vigil = Vigil::new(used, self.silence);
+        let response = match self.hyper.request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                vigil.end();
+                return Err(connector_error(error.into()));
+            }
+        };
+        if let Some(proxy) =
+            proxy.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        {
+            vigil.end();
+            let refused = Failure::through(&proxy, Failure::ProxyCredentials);
+            return Err(connector_error(refused.into()));
+        }
+        Ok(response.map(|body| WatchedBody { body, vigil }))
     }
 }
 

@@ -8,6 +8,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -30,7 +31,10 @@ pub(super) fn poll_send(
     loop {
         ready!(tcp.poll_write_ready(context))?;
         let sent = tcp.try_io(Interest::WRITABLE, || match file_behind(&slices[0]) {
-            Some((file, offset)) => send_file(tcp, &file, offset, contiguous(slices)),
+            Some((file, offset)) => match send_file(tcp, &file, offset, contiguous(slices)) {
+                Err(errno) if IS_NOT_DONE.contains(&errno) => send_slice(tcp, &slices[0]),
+                sent => Ok(sent?),
+            },
             None => send_memory(tcp, slices),
         });
         match sent {
@@ -52,17 +56,26 @@ fn contiguous(slices: &[IoSlice<'_>]) -> usize {
     len
 }
 
+/// How a file system says that it has no `sendfile`.
+const IS_NOT_DONE: [Errno; 3] = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP];
+
 fn send_file(
     tcp: &TcpStream,
     file: &std::fs::File,
     mut offset: u64,
     len: usize,
-) -> io::Result<usize> {
+) -> Result<usize, Errno> {
     match rustix::fs::sendfile(tcp, file, Some(&mut offset), len) {
-        // The file ends before the mapping: somebody cut it short.
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        sent => Ok(sent?),
+        // The file ends before the mapping: somebody cut it short. What is done about a mapping then is
+        // known where it was made: it is what reading it would have been, an error of the disk.
+        Ok(0) => Err(Errno::IO),
+        sent => sent,
     }
+}
+
+/// A slice by a copy, as any memory.
+fn send_slice(tcp: &TcpStream, slice: &IoSlice<'_>) -> io::Result<usize> {
+    Ok(rustix::net::send(tcp, slice, SendFlags::NOSIGNAL)?)
 }
 
 /// What is not of a file, up to what is; then more follows at once, and one packet should hold both.

@@ -11,12 +11,15 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+
+mod addresses;
+mod secure;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nserver: Bucket/1\r\ncontent-length: 2\r\n\r\nok";
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +38,10 @@ impl Server {
     /// Answers the requests of a connection with these, in turn, then closes it. Each connection
     /// starts with the first again. An empty answer is none.
     async fn start(answers: &[&'static str], tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), answers, tls)
+    }
+
+    fn at(listener: TcpListener, answers: &[&'static str], tls: Option<TlsAcceptor>) -> Self {
         let server = Self {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
@@ -149,11 +155,7 @@ impl Authority {
     }
 
     fn tls_with(&self, change: impl FnOnce(&mut CertificateParams)) -> TlsAcceptor {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let (certificate, key) = self.issue(&KeyPair::generate().unwrap(), change);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -164,6 +166,17 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config))
     }
 
+    fn issue(
+        &self,
+        key: &KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(key, &self.issuer).unwrap().der().clone();
+        (certificate, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+
     fn trusted(&self) -> ConnectOptions {
         ConnectOptions { ca_bundle: Some(self.bundle.path().to_owned()), ..Default::default() }
     }
@@ -172,7 +185,7 @@ impl Authority {
 // ---- requests ----
 
 fn client(options: &ConnectOptions) -> Client {
-    http_client(options, &SharedTls::new(options).unwrap()).unwrap()
+    http_client(options, &SharedTls::new(options).unwrap(), &Addresses::new(None)).unwrap()
 }
 
 fn through(http: String, https: String, no_proxy: &str) -> ConnectOptions {
@@ -361,7 +374,7 @@ async fn clients_share_trust_and_not_connections() {
     let options = authority.trusted();
     let shared = SharedTls::new(&options).unwrap();
     for _ in 0..2 {
-        let client = http_client(&options, &shared).unwrap();
+        let client = http_client(&options, &shared, &Addresses::new(None)).unwrap();
         for _ in 0..2 {
             assert_eq!(get(&client, &url).await.unwrap().1, "ok");
         }

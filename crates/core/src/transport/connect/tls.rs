@@ -14,7 +14,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore,
+    SignatureScheme,
+};
 
 use super::ConnectOptions;
 use super::failure::Failure;
@@ -81,7 +84,13 @@ impl fmt::Debug for SharedTls {
 impl Trust {
     fn config(&self) -> Result<Arc<ClientConfig>, NoRoots> {
         // Named here rather than installed for the whole process, which belongs to our caller.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // All that are safe, the fastest first: with hardware for AES, which is nearly everywhere,
+        // 128 bits cost a fifth less than 256. TLS 1.3 still comes before 1.2.
+        provider.cipher_suites.sort_by_key(|suite| {
+            (suite.version().version != ProtocolVersion::TLSv1_3, !is_aes_128(suite.suite()))
+        });
+        let provider = Arc::new(provider);
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
@@ -94,8 +103,19 @@ impl Trust {
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // The keys of a finished handshake are used by `records`; nothing logs or keeps them.
+        config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
+}
+
+fn is_aes_128(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
 }
 
 fn read_bundle(path: &Path) -> Result<RootCertStore> {
