@@ -149,7 +149,7 @@ mod tests {
     /// A file on the disk alone, if it is on a disk.
     fn cold() -> Option<(NamedTempFile, Arc<File>)> {
         let mut file = NamedTempFile::new().expect("a file");
-        io::Write::write_all(&mut file, &vec![1; SIZE as usize]).expect("written");
+        io::Write::write_all(&mut file, &vec![1; 8 << 20]).expect("written");
         file.as_file().sync_all().expect("synced");
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).expect("dropped");
         let open = Arc::new(file.reopen().expect("opened"));

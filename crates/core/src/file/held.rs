@@ -84,22 +84,22 @@ mod tests {
         let (open, pool) = (Arc::new(open), Buffers::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         for (offset, len) in
-            [(0, 1), (0, 3_000_001), (1 << 20, 1 << 20), (4_097, 2_000_000), (3_000_000, 1)]
+            [(0_u32, 1_u32), (0, 3_000_001), (1 << 20, 1 << 20), (4_097, 2_000_000), (3_000_000, 1)]
         {
-            let part = Part { number: 1, offset_bytes: offset, len_bytes: len };
+            let part = Part { number: 1, offset_bytes: offset.into(), len_bytes: len.into() };
             let held = runtime.block_on(Held::read(&open, &pool, part)).expect("read");
             let expected = &content[offset as usize..(offset + len) as usize];
             assert!(held.to_bytes() == expected);
-            let mut at = 0;
+            let (mut at, len) = (0, len as usize);
             let mut slices = Vec::new();
             while at < len {
-                let slice = held.slice(at, 100_000);
+                let slice = held.slice(at as u64, 100_000);
                 assert!((1..=100_000).contains(&slice.len()));
-                at += slice.len() as u64;
+                at += slice.len();
                 slices.extend_from_slice(&slice);
             }
             assert!(slices == expected);
-            assert!(held.slice(len, 1).is_empty());
+            assert!(held.slice(len as u64, 1).is_empty());
         }
         let beyond = Part { number: 1, offset_bytes: 2_000_000, len_bytes: 1_000_002 };
         let error = runtime.block_on(Held::read(&open, &pool, beyond)).expect_err("ends");

@@ -86,8 +86,14 @@ impl Writer {
     /// Writes what comes, in order, from `offset_bytes` on. Errors name `target`; `flow` is told of
     /// waits for the disk.
     pub(crate) fn range(&self, offset_bytes: u64, target: Arc<PathBuf>, flow: Flow) -> RangeWriter {
-        let (writer, writes) = (self.clone(), JoinSet::new());
-        RangeWriter { writer, target, flow, at_bytes: offset_bytes, filling: None, writes }
+        RangeWriter {
+            writer: self.clone(),
+            target,
+            flow,
+            at_bytes: offset_bytes,
+            filling: None,
+            writes: JoinSet::new(),
+        }
     }
 
     /// Waits until nothing is being written. Ranges that were given up leave buffers on their way to
@@ -287,7 +293,7 @@ mod tests {
     /// Writes all ranges at once, each in chunks of that many bytes in turn.
     async fn write(writer: &Writer, content: &[u8], range: usize, chunks: &[usize]) -> Result<()> {
         let target = Arc::new(PathBuf::from("the target"));
-        let writes = content.chunks(range).enumerate().map(|(index, mut bytes)| {
+        let ranges = content.chunks(range).enumerate().map(|(index, mut bytes)| {
             let mut range = writer.range((index * range) as u64, Arc::clone(&target), flow());
             let mut chunks = chunks.iter().cycle().skip(index);
             async move {
@@ -300,7 +306,7 @@ mod tests {
                 range.finish().await
             }
         });
-        futures::future::try_join_all(writes).await.map(drop)
+        futures::future::try_join_all(ranges).await.map(drop)
     }
 
     proptest! {
