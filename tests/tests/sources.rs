@@ -233,14 +233,16 @@ fn a_disk_that_fails_under_a_file_that_is_mapped() {
     let sandbox = Sandbox::new();
     let Some(disk) = Disk::failed(&sandbox) else { return };
     for line in ["--part-size 5MiB", "--part-size 64MiB", "--part-size 5MiB --concurrency 1"] {
-        let run = sandbox.cp("").args([disk.file.as_os_str(), "s3://bucket/key".as_ref()]);
+        // Parts that could be read may be on the store, of another size than the next ones.
+        let run = sandbox.cp("--no-resume");
+        let run = run.args([disk.file.as_os_str(), "s3://bucket/key".as_ref()]);
         let said = run.args(line.split_whitespace()).run().failed(1);
         let expected = format!(
             "upload {}: a part of the file could not be read; check the disk, or whether the file \
              was cut short meanwhile",
             disk.file.display()
         );
-        // Parts that could be read before may be kept, and then it goes on to say so.
+        // What was kept is told behind it.
         assert!(said.starts_with(&expected), "{said}");
         assert_eq!(sandbox.store().stats().count("CompleteMultipartUpload"), 0);
         assert_eq!(sandbox.store().stats().count("PutObject"), 0);

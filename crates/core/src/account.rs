@@ -86,10 +86,11 @@ fn divide(
         taken / all
     };
     let cpu = take(busy.as_secs_f64());
-    let disk = take(waits.disk.as_secs_f64() + phases.disk.as_secs_f64() * lanes);
+    let mut disk = take(waits.disk.as_secs_f64() + phases.disk.as_secs_f64() * lanes);
     let alone = wall.saturating_sub(phases.moving + phases.disk);
     let mut first_byte = take(alone.as_secs_f64() * lanes);
-    let weights = [waits.first_byte, waits.network, waits.throttled, waits.limited];
+    let weights =
+        [waits.first_byte, waits.network, waits.throttled, waits.limited, waits.disk_queue];
     let weights = weights.map(|time| time.as_secs_f64());
     let sum: f64 = weights.iter().sum();
     let rest = rest / all;
@@ -97,6 +98,7 @@ fn divide(
     let mut network = if sum > 0.0 { share(weights[1]) } else { rest };
     let (throttled, limited) = (share(weights[2]), share(weights[3]));
     first_byte += share(weights[0]);
+    disk += share(weights[4]);
     let mut window = 0.0;
     if wants_more {
         window = share(weights[0]) + network;
@@ -142,6 +144,8 @@ mod tests {
             of(1, 0, throttled, false).limited_by().0,
             "the store, which asked for fewer requests"
         );
+        let queued = Waits { disk_queue: seconds(500), ..waits };
+        assert_eq!(of(1, 0, queued, false).limited_by().0, "the disk");
         let limited = Waits { limited: seconds(500), ..waits };
         assert_eq!(of(1, 0, limited, false).limited_by().0, "the bandwidth limit");
         for spent in [of(500, 9, waits, true), of(0, 0, Waits::default(), false)] {

@@ -97,6 +97,7 @@ struct Spent {
     throttled: AtomicU64,
     limited: AtomicU64,
     disk: AtomicU64,
+    disk_queue: AtomicU64,
 }
 
 /// The same, as it is at one moment: summed over all parts, which wait at the same time.
@@ -110,8 +111,10 @@ pub(crate) struct Waits {
     pub(crate) throttled: Duration,
     /// Because of a limit of the user's own.
     pub(crate) limited: Duration,
-    /// For a disk, or for whoever reads the other end of a pipe.
+    /// For a disk, or for whoever reads the other end of a pipe, while the lane was blocked.
     pub(crate) disk: Duration,
+    /// For a disk, while the lane went on with others.
+    pub(crate) disk_queue: Duration,
 }
 
 impl Flow {
@@ -175,20 +178,26 @@ impl Flow {
         add(&self.spent.throttled, waiting);
     }
 
-    /// A disk was waited for.
+    /// A disk was waited for, and the lane was blocked.
     pub(crate) fn disk(&self, waiting: Duration) {
         add(&self.spent.disk, waiting);
     }
 
+    /// A part waited for a disk, and the lane went on with others.
+    pub(crate) fn queued_for_disk(&self, waiting: Duration) {
+        add(&self.spent.disk_queue, waiting);
+    }
+
     pub(crate) fn waits(&self) -> Waits {
         let time = |of: &AtomicU64| Duration::from_micros(of.load(Ordering::Relaxed));
-        let Spent { first_byte, network, throttled, limited, disk } = &*self.spent;
+        let Spent { first_byte, network, throttled, limited, disk, disk_queue } = &*self.spent;
         Waits {
             first_byte: time(first_byte),
             network: time(network),
             throttled: time(throttled),
             limited: time(limited),
             disk: time(disk),
+            disk_queue: time(disk_queue),
         }
     }
 

@@ -48,8 +48,8 @@ pub use file::guard_mapped_files;
 pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DownloadOptions, Encryption, Resume,
-    RetryOptions, SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
+    Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::Session;

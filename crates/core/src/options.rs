@@ -209,6 +209,25 @@ pub enum Resume {
     Off,
 }
 
+/// How a transfer uses the disk: through the page cache, which makes a file that is used again at once
+/// cheap to read, or past it, which is several times as fast for files that are larger than what is
+/// left of memory, and leaves the cache to others.
+///
+/// A download past the cache writes with direct I/O (`O_DIRECT`). An upload reads its file ahead
+/// through the cache and drops behind itself the pages that were not there before: that is as fast
+/// as direct I/O, and takes no memory of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DirectIo {
+    /// Past the cache for files of 256 MiB or more, downloads only to ext4 and XFS and where the file
+    /// need not be read again to be verified. The default.
+    #[default]
+    Auto,
+    /// Past the cache. Where the file system does not take that, through it, with a warning.
+    On,
+    /// Through the cache.
+    Off,
+}
+
 /// Which checksum an upload carries.
 ///
 /// ```
@@ -385,6 +404,8 @@ pub struct UploadOptions {
     pub encryption: Encryption,
     /// What to do with an unfinished upload of the same file to the same place.
     pub resume: Resume,
+    /// Whether the file is read past the page cache.
+    pub direct_io: DirectIo,
     /// The command that began this, which is kept in the manifest for programs that resume what they
     /// find. It must hold no secrets. Empty, the default: none.
     pub command: Vec<OsString>,
@@ -420,6 +441,8 @@ pub struct DownloadOptions {
     pub customer_key: Option<CustomerKey>,
     /// What to do with an unfinished download of the same object to the same place.
     pub resume: Resume,
+    /// Whether the file is written past the page cache.
+    pub direct_io: DirectIo,
     /// As [`UploadOptions::command`].
     pub command: Vec<OsString>,
     /// Who is told of progress.

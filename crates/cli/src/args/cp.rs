@@ -52,6 +52,16 @@ pub(crate) struct CpArgs {
     #[arg(long, help_heading = "Transfer")]
     pub(crate) no_resume: bool,
 
+    /// Read or write the file past the page cache: where that is faster, always, or never.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Transfer"
+    )]
+    pub(crate) direct_io: Direct,
+
     /// Checksum that goes with every part and is compared at the end; chosen by the store's profile
     /// when not given.
     #[arg(
@@ -123,6 +133,15 @@ pub(crate) enum Proof {
     Off,
 }
 
+/// `--direct-io`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Direct {
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
 /// `--sse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sse {
@@ -142,6 +161,8 @@ impl CpArgs {
         words.option("--part-size", self.part_size);
         words.option("--concurrency", self.concurrency);
         words.option("--verify", self.verify.to_possible_value().map(|v| v.get_name().to_owned()));
+        let direct_io = self.direct_io.to_possible_value();
+        words.option("--direct-io", direct_io.map(|v| v.get_name().to_owned()));
         words.path("--sse-c-key-file", self.sse_c_key_file.as_deref())?;
         words.option("--sse-c-key-env", self.sse_c_key_env.as_deref());
         let checksum = self.checksum_algorithm.and_then(|checksum| checksum.to_possible_value());
@@ -251,7 +272,7 @@ mod tests {
     fn the_words_mean_the_same_elsewhere() {
         let typed = "cp -- -odd s3://b/k --part-size";
         assert!(typed.contains("--"));
-        let line = "cp --part-size 16MiB --concurrency 3 --verify require --sse-c-key-env K \
+        let line = "cp --part-size 16MiB --concurrency 3 --verify require --direct-io on --sse-c-key-env K \
                     --checksum-algorithm sha256 --if-none-match --storage-class X --content-type y \
                     --metadata a=1 --metadata b=2 --sse aws:kms --sse-kms-key-id id \
                     --store-profile minio --no-sign-request --force-path-style --ca-bundle c.pem \
@@ -273,6 +294,7 @@ mod tests {
         assert_eq!((meant.part_size, meant.concurrency), (Some(16 << 20), Some(3)));
         assert_eq!(meant.store.retry_for, Some(Duration::from_mins(90)));
         assert_eq!(meant.store.stall_timeout, Some(Duration::from_secs(30)));
+        assert_eq!(meant.direct_io, Direct::On);
         let limits = (meant.store.bandwidth_limit, meant.store.memory_limit);
         assert_eq!(limits, (Some(2 << 20), Some(64 << 20)));
         assert_eq!(meant.metadata, ["a=1", "b=2"]);

@@ -22,7 +22,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use cp::{Checksum, CpArgs, Proof, Sse};
+pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
 pub(crate) use demo::DemoArgs;
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;

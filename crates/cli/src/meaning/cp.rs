@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use brigade::integrity::Algorithm;
 use brigade::{
-    ChecksumChoice, CustomerKey, DownloadOptions, Encryption, Resume, S3Url, SessionOptions,
-    UploadOptions, Verify,
+    ChecksumChoice, CustomerKey, DirectIo, DownloadOptions, Encryption, Resume, S3Url,
+    SessionOptions, UploadOptions, Verify,
 };
 
 use super::route::{Route, Sink};
 use super::{metadata, session};
-use crate::args::{Checksum, CpArgs, Proof, Sse};
+use crate::args::{Checksum, CpArgs, Direct, Proof, Sse};
 use crate::environment::Environment;
 use crate::failure::Usage;
 
@@ -41,6 +41,12 @@ impl Transfer {
                 Job::Upload { file, object, options }
             }
             Route::Download { object, sink } => {
+                if args.direct_io == Direct::On && sink == Sink::Stdout {
+                    return Err(Usage::error(
+                        "--direct-io is for files: what standard output does with the bytes is \
+                         decided at its other end; leave it off",
+                    ));
+                }
                 let options = download(args, environment)?;
                 Job::Download { object, sink, options }
             }
@@ -67,6 +73,7 @@ fn upload(args: &CpArgs, file: &Path, environment: &Environment) -> Result<Uploa
         metadata: metadata::parse(&args.metadata)?,
         encryption: encryption(args, environment)?,
         resume: resume(args),
+        direct_io: direct_io(args.direct_io),
         command: words(args, environment)?,
         ..UploadOptions::default()
     })
@@ -81,6 +88,7 @@ fn download(args: &CpArgs, environment: &Environment) -> Result<DownloadOptions>
         version_id: args.version_id.clone(),
         customer_key: customer_key(args, environment)?,
         resume: resume(args),
+        direct_io: direct_io(args.direct_io),
         command: words(args, environment)?,
         ..DownloadOptions::default()
     })
@@ -164,6 +172,14 @@ fn verify(proof: Proof) -> Verify {
     }
 }
 
+fn direct_io(typed: Direct) -> DirectIo {
+    match typed {
+        Direct::Auto => DirectIo::Auto,
+        Direct::On => DirectIo::On,
+        Direct::Off => DirectIo::Off,
+    }
+}
+
 fn checksum(typed: Checksum) -> ChecksumChoice {
     ChecksumChoice::Use(match typed {
         Checksum::Crc32 => Algorithm::Crc32,
@@ -216,6 +232,7 @@ mod tests {
         assert_eq!((options.part_size_bytes, options.concurrency), (Some(16 << 20), Some(4)));
         assert_eq!(options.checksum, ChecksumChoice::Use(Algorithm::Sha256));
         assert_eq!((options.verify, options.if_none_match), (Verify::Require, true));
+        assert_eq!(options.direct_io, DirectIo::Auto);
         assert_eq!(options.storage_class.as_deref(), Some("GLACIER_IR"));
         assert_eq!(options.content_type.as_deref(), Some("a/b"));
         assert_eq!(options.metadata.len(), 2);
@@ -280,6 +297,17 @@ mod tests {
         assert_eq!(sink, Sink::Stdout);
         assert_eq!(options.version_id.as_deref(), Some("v1"));
         assert!(options.customer_key.is_some());
+    }
+
+    #[test]
+    fn the_page_cache_is_avoided_as_typed() {
+        let of = |line: &str| match read(line).expect("fine").job {
+            Job::Upload { options, .. } => options.direct_io,
+            Job::Download { options, .. } => options.direct_io,
+        };
+        assert_eq!(of("f s3://b/k --direct-io off"), DirectIo::Off);
+        assert_eq!(of("s3://b/k f --direct-io on"), DirectIo::On);
+        assert!(refused("s3://b/k - --direct-io on").starts_with("--direct-io is for files: "));
     }
 
     #[test]

@@ -42,13 +42,30 @@ impl Request {
     }
 }
 
+/// Where the bytes of a range go.
+pub(super) trait Sink: Send {
+    /// Takes the next ones.
+    fn take(&mut self, chunk: Bytes) -> impl Future<Output = Result<()>> + Send;
+
+    /// Waits until all of them are where they go.
+    fn end(&mut self) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
+}
+
+impl<F: FnMut(Bytes) -> Result<()> + Send> Sink for F {
+    async fn take(&mut self, chunk: Bytes) -> Result<()> {
+        self(chunk)
+    }
+}
+
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
-/// once, with its offset in the object, to `sink`.
+/// once, to `sink`; nothing more is received before that is done with it.
 pub(super) async fn fetch(
     request: &Request,
     lane: LaneId,
     part: Part,
-    mut sink: impl FnMut(u64, Bytes) -> Result<()>,
+    sink: &mut impl Sink,
 ) -> Result<()> {
     let started = Instant::now();
     request
@@ -61,7 +78,7 @@ pub(super) async fn fetch(
     while reached < part.len_bytes {
         attempts.turn().await;
         let before = reached;
-        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut told, &mut sink).await
+        let Err(error) = fetch_once(request, lane, part, &mut reached, &mut told, sink).await
         else {
             break;
         };
@@ -72,6 +89,7 @@ pub(super) async fn fetch(
         waited.map_err(|error| error.in_part(part.number))?;
     }
     attempts.succeeded();
+    sink.end().await?;
     told.keep();
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.flow.events().emit(|| Event::PartDone {
@@ -88,7 +106,7 @@ pub(super) async fn fetch_again(
     request: &Request,
     lane: LaneId,
     part: Part,
-    mut sink: impl FnMut(&Bytes),
+    mut sink: impl FnMut(&Bytes) + Send,
 ) -> Result<(Vec<Bytes>, Memory)> {
     let window = request.scope.window();
     let memory = window.spare(part.len_bytes).ok_or_else(|| {
@@ -96,7 +114,7 @@ pub(super) async fn fetch_again(
     })?;
     let mut told = request.flow.unheard().attempt();
     let (mut chunks, mut reached) = (Vec::new(), 0);
-    fetch_once(request, lane, part, &mut reached, &mut told, &mut |_, chunk| {
+    fetch_once(request, lane, part, &mut reached, &mut told, &mut |chunk: Bytes| {
         sink(&chunk);
         chunks.push(chunk);
         Ok(())
@@ -112,7 +130,7 @@ async fn fetch_once(
     part: Part,
     reached: &mut u64,
     told: &mut AttemptBytes,
-    sink: &mut impl FnMut(u64, Bytes) -> Result<()>,
+    sink: &mut impl Sink,
 ) -> Result<()> {
     let (url, pin) = (&request.url, &request.pin);
     let broken = |detail: String| {
@@ -124,12 +142,15 @@ async fn fetch_once(
     let mut range = calls.get_range(url, pin, offset, rest, request.total_bytes).await?;
     let answered = Instant::now();
     request.flow.answered(Duration::ZERO, answered - asked);
+    let mut taking = Duration::ZERO;
     while let Some(chunk) = range.next().await? {
         let len = chunk.len() as u64;
         if len > part.len_bytes - *reached {
             return Err(broken("the store sent more bytes than it was asked for".into()));
         }
-        sink(part.offset_bytes + *reached, chunk)?;
+        let given = Instant::now();
+        sink.take(chunk).await?;
+        taking += given.elapsed();
         *reached += len;
         told.moved(len);
         request.flow.limited(len).await;
@@ -137,6 +158,6 @@ async fn fetch_once(
     if *reached < part.len_bytes {
         return Err(broken(format!("the body ended {} bytes early", part.len_bytes - *reached)));
     }
-    request.flow.received(answered.elapsed());
+    request.flow.received(answered.elapsed().saturating_sub(taking));
     Ok(())
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::disk::ToDisk;
 use super::fetch::{Request, fetch};
 use super::resume::Target;
 use super::sums::{Need, PartHashers, PartSums};
-use super::{Download, OPERATION, RANGE_COST};
+use super::{Download, OPERATION};
 use crate::engine::naming_the_stopped;
 use crate::error::Result;
-use crate::file::write_at;
 use crate::limits::format_size;
 use crate::plan::{Part, Plan};
 use crate::schedule::run_parts;
@@ -41,16 +43,16 @@ impl Download<'_> {
         let request = self.new_request(plan);
         let request = Request { flow: request.flow.unheard(), ..request };
         let request = Arc::new(request);
-        let (file, path) = (target.partial.handle(), Arc::new(target.path.clone()));
+        let (writer, path) = (target.partial.writer().clone(), Arc::new(target.path.clone()));
         let (needed, before) = (need.while_fetched, Arc::new(parts.to_vec()));
         let replaced_bytes = Arc::new(AtomicU64::new(0));
         let job = |lane, part: Part| {
-            let (request, file, path) = (request.clone(), file.clone(), path.clone());
+            let (request, writer, path) = (request.clone(), writer.clone(), path.clone());
             let (recorder, replaced) = (target.recorder.clone(), Arc::clone(&replaced_bytes));
             let before = before[part.number as usize - 1];
             async move {
                 let mut hashers = PartHashers::new(needed, before.crc.is_some());
-                fetch(&request, lane, part, |_, chunk| {
+                fetch(&request, lane, part, &mut |chunk: Bytes| {
                     hashers.update(&chunk);
                     Ok(())
                 })
@@ -60,20 +62,18 @@ impl Download<'_> {
                 if known && (seen.needed, seen.crc) == (before.needed, before.crc) {
                     return Ok(before);
                 }
-                let mut hashers = PartHashers::new(needed, before.crc.is_some());
-                fetch(&request, lane, part, |offset, chunk| {
-                    hashers.update(&chunk);
-                    write_at(&file, &chunk, offset, &path)
-                })
-                .await?;
-                let sums = hashers.finish();
+                let hashers = PartHashers::new(needed, before.crc.is_some());
+                let range = writer.range(part.offset_bytes, path, request.flow.clone());
+                let mut to_disk = ToDisk::new(hashers, range);
+                fetch(&request, lane, part, &mut to_disk).await?;
+                let sums = to_disk.sums();
                 recorder.part(part.number, sums.crc, None);
                 replaced.fetch_add(part.len_bytes, Ordering::Relaxed);
                 Ok(sums)
             }
         };
         let (lanes, scope) = (self.engine.lanes(), &self.scope);
-        let again = run_parts(lanes, RANGE_COST, plan.parts(), scope, Duration::ZERO, job)
+        let again = run_parts(lanes, target.range_cost(), plan.parts(), scope, Duration::ZERO, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))?;
         parts.copy_from_slice(&again);

@@ -6,6 +6,7 @@
 //! computed is held against what the store recorded, and only then does a file get its name. A
 //! download that ends early keeps what it has for a later run to go on with.
 
+mod disk;
 mod expect;
 mod fetch;
 mod mend;
@@ -18,8 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::StreamExt;
 
+use self::disk::ToDisk;
 use self::expect::{Expectation, Found};
 use self::fetch::{Request, fetch, fetch_again};
 use self::resume::Target;
@@ -27,7 +30,7 @@ use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
 use crate::account::Account;
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{Partial, resolve_target, timed, write_at};
+use crate::file::{Partial, resolve_target};
 use crate::integrity::{Checksum, Hasher, Mismatch, Verified};
 use crate::limits::MIB;
 use crate::options::{Cancel, DownloadOptions, Verify};
@@ -46,9 +49,6 @@ const OPERATION: &str = "download";
 /// Ranges of a stream wait in memory for their turn: as small as still fills a connection (AWS
 /// advises 8 to 16 MB), because the window multiplies them.
 const STREAM_RANGE_BYTES: u64 = 4 * MIB;
-
-/// A range that goes to a file holds what is read ahead of the write, and the read under way.
-const RANGE_COST: Cost = Cost { memory_bytes: MIB };
 
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;
@@ -69,11 +69,12 @@ pub(crate) async fn to_file(
     let shown = if path.is_dir() { path.join(url.basename()) } else { path.to_owned() };
     let shown = shown.display().to_string();
     let mut download = Download::look(engine, url, options, window).await?;
-    let (plan, file) = download.open_target(&target, Path::new(&shown)).await?;
+    let (plan, mut file) = download.open_target(&target, Path::new(&shown)).await?;
     download.tell_start(&plan, &shown);
-    let (verified, checksum) = match download.fill(&file, &plan).await {
+    let (verified, checksum) = match download.fill(&mut file, &plan).await {
         Ok(proof) => proof,
         Err(error) => {
+            file.partial.writer().settled().await;
             let ending = move || Err(file.failed(&plan, error));
             return blocking(OPERATION, ending).await;
         }
@@ -220,12 +221,18 @@ impl<'a> Download<'a> {
     }
 
     /// Fetches what is missing and proves the whole: a file that is ready for its name.
-    async fn fill(&mut self, file: &Target, plan: &Plan) -> Result<(Verified, Option<Checksum>)> {
+    async fn fill(
+        &mut self,
+        file: &mut Target,
+        plan: &Plan,
+    ) -> Result<(Verified, Option<Checksum>)> {
         let need = self.found.need(plan);
+        file.choose_writer(plan, self.options.direct_io, &need);
         let moving = Instant::now();
         let moved = self.move_parts(file, plan, &need).await;
         self.account.moved_since(moving);
         let mut parts = moved?;
+        self.warn_of_cached_writes(file);
         self.options.events.emit(|| Event::Verifying);
         let proof = match self.prove_file(file, plan, &parts, &need).await {
             Err(mismatch) if mismatch.kind() == ErrorKind::Integrity => {
@@ -303,26 +310,18 @@ impl<'a> Download<'a> {
         // An empty object has no range that could be asked for.
         let parts = parts.filter(|part| part.len_bytes > 0);
         let request = self.request(plan);
-        let (file, path) = (target.partial.handle(), Arc::new(target.path.clone()));
+        let (writer, path) = (target.partial.writer().clone(), Arc::new(target.path.clone()));
         let needed = need.while_fetched;
         let job = |lane, part: Part| {
-            let (request, file, path) = (request.clone(), file.clone(), path.clone());
+            let (request, writer, path) = (request.clone(), writer.clone(), path.clone());
             let (recorder, written) = (target.recorder.clone(), Arc::clone(&target.written_bytes));
             async move {
                 let (is_on, flow) = (recorder.is_on(), &request.flow);
-                let write = |offset, chunk: &[u8]| {
-                    let (written, blocked) = timed(|| write_at(&file, chunk, offset, &path));
-                    flow.disk(blocked);
-                    written
-                };
+                let range = || writer.range(part.offset_bytes, path.clone(), flow.clone());
                 let first = async {
-                    let mut hashers = PartHashers::new(needed, is_on);
-                    fetch(&request, lane, part, |offset, chunk| {
-                        hashers.update(&chunk);
-                        write(offset, &chunk)
-                    })
-                    .await?;
-                    Ok(hashers.finish())
+                    let mut to_disk = ToDisk::new(PartHashers::new(needed, is_on), range());
+                    fetch(&request, lane, part, &mut to_disk).await?;
+                    Ok(to_disk.sums())
                 };
                 let again = async || {
                     let mut hashers = PartHashers::new(needed, is_on);
@@ -333,11 +332,13 @@ impl<'a> Download<'a> {
                 let sums = match hedged(&request.scope, first, again).await? {
                     First::Try(sums) => sums,
                     First::Again(((chunks, _memory), sums)) => {
-                        let mut offset = part.offset_bytes;
+                        // What the first try left on its way to the disk must not come later.
+                        writer.settled().await;
+                        let mut range = range();
                         for chunk in chunks {
-                            write(offset, &chunk)?;
-                            offset += chunk.len() as u64;
+                            range.write(&chunk).await?;
                         }
+                        range.finish().await?;
                         request.tell_again(part);
                         sums
                     }
@@ -349,7 +350,7 @@ impl<'a> Download<'a> {
         };
         let lanes = self.engine.lanes();
         let grace = if target.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, RANGE_COST, parts, &self.scope.stopped_by(cancel), grace, job)
+        run_parts(lanes, target.range_cost(), parts, &self.scope.stopped_by(cancel), grace, job)
             .await
             .map_err(naming_the_stopped(OPERATION, self.url))
     }
@@ -389,7 +390,7 @@ impl<'a> Download<'a> {
 
     async fn read_again(&self, partial: &Partial, of: &Segmented) -> Result<Sums> {
         let cancel = &self.options.cancel;
-        let read = sums::read_again(partial.handle(), of, cancel).await;
+        let read = sums::read_again(partial.reader(), of, cancel).await;
         // A read that a cancel broke off says no more than that.
         if cancel.is_cancelled() { Err(stopped(OPERATION, self.url)) } else { read }
     }
@@ -415,7 +416,7 @@ impl<'a> Download<'a> {
                 let first = async {
                     let mut hasher = algorithm.map(Hasher::new);
                     let mut chunks = Vec::new();
-                    fetch(&request, lane, part, |_, chunk| {
+                    fetch(&request, lane, part, &mut |chunk: Bytes| {
                         if let Some(hasher) = &mut hasher {
                             hasher.update(&chunk);
                         }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use super::sums::{PartHashers, PartSums, read_segment};
 use super::{Download, OPERATION};
 use crate::engine::{blocking, stopped};
 use crate::error::{Error, Result};
-use crate::file::{MANIFEST_SUFFIX, Partial, partial_path};
+use crate::file::{MANIFEST_SUFFIX, Partial, Reader, partial_path};
 use crate::integrity::{Algorithm, Digest};
 use crate::limits::{format_size, of_all};
 use crate::manifest::{Difference, ObjectState, Side, Transfer};
@@ -157,7 +156,7 @@ impl Download<'_> {
             return Ok(None);
         };
         let cancel = &self.options.cancel;
-        let checked = self.compare(plan, there.handle(), claims, None, cancel, |_| {}).await?;
+        let checked = self.compare(plan, there.reader(), claims, None, cancel, |_| {}).await?;
         Ok(checked.missing.is_empty().then_some(there))
     }
 
@@ -221,7 +220,7 @@ impl Download<'_> {
             self.kept_bytes.fetch_add(size_bytes, Ordering::Relaxed);
             target.written_bytes.fetch_add(size_bytes, Ordering::Relaxed);
         };
-        let file = target.partial.handle();
+        let file = target.partial.reader();
         self.compare(plan, file, &target.claims, needed, cancel, keep).await
     }
 
@@ -229,7 +228,7 @@ impl Download<'_> {
     async fn compare(
         &self,
         plan: &Plan,
-        file: Arc<File>,
+        file: Reader,
         claims: &BTreeMap<u32, Digest>,
         needed: Option<Algorithm>,
         cancel: &Cancel,
@@ -240,7 +239,7 @@ impl Download<'_> {
             .filter_map(|(number, digest)| Some((plan.part(*number)?, *digest)))
             .collect();
         let read = futures::stream::iter(claims).map(|(part, claimed)| {
-            let (file, cancel) = (Arc::clone(&file), cancel.clone());
+            let (file, cancel) = (file.clone(), cancel.clone());
             async move {
                 let read = {
                     let cancel = cancel.clone();
@@ -312,7 +311,7 @@ impl Target {
 }
 
 fn sums_of(
-    file: &File,
+    file: &Reader,
     part: Part,
     needed: Option<Algorithm>,
     cancel: &Cancel,

@@ -5,11 +5,8 @@
 //! whatever order the ranges came; other algorithms need a segment's bytes in order, so a range
 //! must be a segment, or the file is read once more (from the page cache, mostly).
 
-use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,14 +14,11 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
-use crate::file::timed;
+use crate::file::{Reader, timed};
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
 use crate::options::Cancel;
 use crate::plan::Plan;
 use crate::schedule::Memory;
-
-/// Bytes read at a time when a file is summed again: stays in a core's second-level cache.
-const READ_BYTES: usize = 512 * 1024;
 
 /// How an object is cut for summing: contiguous, in order, the whole of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,12 +237,12 @@ impl InOrder {
 
 /// Reads the file once more and sums its segments, several at a time, one thread each. Ends early,
 /// with an error, when it is cancelled.
-pub(super) async fn read_again(file: Arc<File>, of: &Segmented, cancel: &Cancel) -> Result<Sums> {
+pub(super) async fn read_again(file: Reader, of: &Segmented, cancel: &Cancel) -> Result<Sums> {
     let algorithm = of.algorithm;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let segments: Vec<_> = of.segments.iter().collect();
     let digests = futures::stream::iter(segments).map(|(offset, len)| {
-        let (file, cancel) = (Arc::clone(&file), cancel.clone());
+        let (file, cancel) = (file.clone(), cancel.clone());
         async move {
             let reading = move || {
                 let mut hasher = Hasher::new(algorithm);
@@ -267,26 +261,20 @@ pub(super) async fn read_again(file: Arc<File>, of: &Segmented, cancel: &Cancel)
 
 /// Reads a segment of a file, a bit at a time. Ends early, with an error, when it is cancelled.
 pub(super) fn read_segment(
-    file: &File,
+    file: &Reader,
     offset_bytes: u64,
     len_bytes: u64,
     cancel: &Cancel,
     mut sink: impl FnMut(&[u8]),
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut read = 0;
-    while read < len_bytes {
+    file.read(offset_bytes, len_bytes, |bytes| {
         // Nothing else can stop this thread.
         if cancel.is_cancelled() {
             return Err(std::io::ErrorKind::Interrupted.into());
         }
-        let left = len_bytes - read;
-        let want = usize::try_from(left).map_or(READ_BYTES, |left| left.min(READ_BYTES));
-        file.read_exact_at(&mut buffer[..want], offset_bytes + read)?;
-        sink(&buffer[..want]);
-        read += want as u64;
-    }
-    Ok(())
+        sink(bytes);
+        Ok(())
+    })
 }
 
 /// The sums of one range.
@@ -405,7 +393,7 @@ mod tests {
             file.write_all(&content).expect("written");
             let again = futures::executor::block_on(async {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().expect("one");
-                runtime.block_on(read_again(Arc::new(file), &of, &Cancel::default()))
+                runtime.block_on(read_again(Reader::cached(file), &of, &Cancel::default()))
             });
             prop_assert_eq!(&again.expect("read").0, &expected);
         }

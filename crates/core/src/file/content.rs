@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 
+use super::held::Held;
 use super::source::Source;
 use crate::error::{Error, Result};
 use crate::plan::Part;
@@ -32,6 +33,8 @@ pub(crate) struct Content(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Held(Bytes),
+    // In several pieces.
+    Gathered(Source, Part, Held),
     // The part lies within the source: `Source::content` saw to it.
     Mapped(Source, Part),
     Read(Source, Part),
@@ -42,6 +45,10 @@ impl Content {
         Self(Kind::Mapped(source, part))
     }
 
+    pub(super) fn gathered(source: Source, part: Part, held: Held) -> Self {
+        Self(Kind::Gathered(source, part, held))
+    }
+
     pub(super) fn read(source: Source, part: Part) -> Self {
         Self(Kind::Read(source, part))
     }
@@ -50,7 +57,9 @@ impl Content {
     pub(crate) fn len_bytes(&self) -> u64 {
         match &self.0 {
             Kind::Held(bytes) => bytes.len() as u64,
-            Kind::Mapped(_, part) | Kind::Read(_, part) => part.len_bytes,
+            Kind::Gathered(_, part, _) | Kind::Mapped(_, part) | Kind::Read(_, part) => {
+                part.len_bytes
+            }
         }
     }
 
@@ -74,6 +83,7 @@ impl Content {
     pub(crate) fn to_bytes(&self) -> Result<Bytes> {
         match &self.0 {
             Kind::Held(bytes) => Ok(bytes.clone()),
+            Kind::Gathered(_, _, held) => Ok(held.to_bytes()),
             Kind::Mapped(source, part) => {
                 Ok(source.mapped_bytes(part.offset_bytes, part.len_bytes))
             }
@@ -122,12 +132,14 @@ impl Frames {
         self.content.len_bytes() - self.at_bytes
     }
 
+    /// The next frame, of `len` bytes, or fewer where they lie in two pieces.
     fn frame(&self, len: usize) -> Result<Bytes> {
         let (source, frame) = match &self.content.0 {
             Kind::Held(bytes) => {
                 let start = usize::try_from(self.at_bytes).unwrap_or(bytes.len());
                 return Ok(bytes.slice(start..start + len));
             }
+            Kind::Gathered(source, _, held) => (source, held.slice(self.at_bytes, len)),
             Kind::Mapped(source, part) => {
                 (source, source.mapped_bytes(part.offset_bytes + self.at_bytes, len as u64))
             }
@@ -136,7 +148,7 @@ impl Frames {
             }
         };
         // Before a request is whole: one that was cut short is not taken for an object.
-        if self.rest_bytes() == len as u64 {
+        if self.rest_bytes() == frame.len() as u64 {
             source.check_unchanged()?;
         }
         Ok(frame)
@@ -162,7 +174,8 @@ impl Iterator for Frames {
             return None;
         }
         let frame = self.frame(len);
-        self.at_bytes += len as u64;
+        // After an error nobody goes on.
+        self.at_bytes += frame.as_ref().map_or(len, Bytes::len) as u64;
         Some(frame)
     }
 }

@@ -20,10 +20,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::Advice;
 
+use super::ahead::{self, Ahead};
 use super::content::Content;
 use super::mapping::Mapping;
 use super::pool::Pool;
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::DirectIo;
 use crate::plan::Part;
 
 /// A regular file, open and perhaps mapped.
@@ -38,6 +40,8 @@ struct Inner {
     // `None`: the file is read.
     mapping: Option<Mapping>,
     pool: Pool,
+    // `None`: whoever wants a page waits for it.
+    ahead: Option<Ahead>,
 }
 
 /// What must not change while a file is moved.
@@ -61,9 +65,10 @@ impl Identity {
 const OPERATION: &str = "upload";
 
 impl Source {
-    /// Opens `path`. A folder, a pipe or a device is refused.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens `path`, to be read as `how` says. A folder, a pipe or a device is refused.
+    pub(crate) fn open(path: &Path, how: DirectIo) -> Result<Self> {
         let mut source = Self::open_to_read(path)?;
+        source.ahead = Ahead::new(&source.file, path, source.identity.size_bytes, how);
         source.mapping = Mapping::new(&source.file, source.identity.size_bytes);
         if source.mapping.is_none() {
             // As a mapping is told: parts are read front to back. Advice may be refused.
@@ -81,7 +86,8 @@ impl Source {
         refuse_irregular(path, &metadata)?;
         let identity = Identity::of(&metadata);
         let file = Arc::new(file);
-        Ok(Inner { path: path.to_owned(), file, identity, mapping: None, pool: Pool::default() })
+        let (path, pool) = (path.to_owned(), Pool::default());
+        Ok(Inner { path, file, identity, mapping: None, pool, ahead: None })
     }
 
     /// Where it was opened.
@@ -153,6 +159,20 @@ impl Source {
         }
     }
 
+    /// Waits until the part is in memory, read from the disk if need be, without blocking. It is held
+    /// in the memory that `memory` gives, if that is needed and it gives any.
+    pub(crate) async fn bring<M>(
+        &self,
+        part: Part,
+        memory: impl FnOnce() -> Option<M>,
+    ) -> Brought<M> {
+        let how = match &self.0.ahead {
+            Some(ahead) => ahead.bring(part, memory).await,
+            None => ahead::Brought::There,
+        };
+        Brought { source: self.clone(), part, how }
+    }
+
     /// Lets the kernel take back these bytes' pages. A mapping counts as resident memory, and a part
     /// is not needed again once it is acknowledged.
     pub(crate) fn release(&self, offset_bytes: u64, len_bytes: u64) {
@@ -195,6 +215,35 @@ impl Source {
     pub(super) fn beyond(&self) -> Error {
         let path = self.0.path.display().to_string();
         Error::new(ErrorKind::Io, OPERATION, path, "a part lies beyond the file")
+    }
+}
+
+/// A part that is in memory now, if it could be had there.
+#[derive(Debug)]
+pub(crate) struct Brought<M> {
+    source: Source,
+    part: Part,
+    how: ahead::Brought<M>,
+}
+
+impl<M> Brought<M> {
+    /// The part's bytes, as [`Source::content`] gives them.
+    pub(crate) fn content(&self) -> Result<Content> {
+        match &self.how {
+            ahead::Brought::Held(held, _) => {
+                self.source.check_unchanged()?;
+                Ok(Content::gathered(self.source.clone(), self.part, held.clone()))
+            }
+            _ => self.source.content(self.part),
+        }
+    }
+
+    /// Gives the memory and the pages back: the part is not needed any more.
+    pub(crate) fn give_back(self) {
+        self.source.release(self.part.offset_bytes, self.part.len_bytes);
+        if let (Some(ahead), ahead::Brought::Cached) = (&self.source.0.ahead, &self.how) {
+            ahead.forget(self.part);
+        }
     }
 }
 
@@ -247,7 +296,7 @@ mod tests {
     fn both_ways(path: &Path) -> [Source; 2] {
         let read = Source(Arc::new(Source::open_to_read(path).expect("opened")));
         crate::guard_mapped_files().expect("installed");
-        let mapped = Source::open(path).expect("opened");
+        let mapped = Source::open(path, DirectIo::Off).expect("opened");
         assert!(mapped.0.mapping.is_some());
         [read, mapped]
     }
@@ -272,7 +321,7 @@ mod tests {
     #[test]
     fn an_empty_file_has_an_empty_part() {
         let file = file_of(&[]);
-        let source = Source::open(file.path()).expect("opened");
+        let source = Source::open(file.path(), DirectIo::Off).expect("opened");
         assert_eq!(source.size_bytes(), 0);
         let content = source.content(part(0, 0)).expect("empty");
         assert_eq!(content.frames().count(), 0);
@@ -358,7 +407,7 @@ mod tests {
             return;
         }
         crate::guard_mapped_files().expect("installed");
-        let source = Source::open(path).expect("opened");
+        let source = Source::open(path, DirectIo::Off).expect("opened");
         assert!(source.0.mapping.is_none(), "such files cannot be mapped");
         let content = source.content(part(0, source.size_bytes())).expect("inside");
         let error = content.frames().find_map(Result::err).expect("noticed");
@@ -398,7 +447,7 @@ mod tests {
         let (path, other) = (folder.path().join("a"), folder.path().join("b"));
         std::fs::write(&path, "one").expect("written");
         std::fs::write(&other, "two").expect("written");
-        let source = Source::open(&path).expect("opened");
+        let source = Source::open(&path, DirectIo::Off).expect("opened");
         std::fs::rename(&other, &path).expect("replaced");
         let error = source.check_still_there().expect_err("replaced");
         assert!(error.to_string().contains("during the upload"), "{error}");
@@ -407,7 +456,7 @@ mod tests {
     #[test]
     fn what_is_not_a_file_is_refused() {
         let said = |path: &str| {
-            let error = Source::open(Path::new(path)).expect_err("not a file");
+            let error = Source::open(Path::new(path), DirectIo::Off).expect_err("not a file");
             (error.kind(), error.to_string())
         };
         assert_eq!(

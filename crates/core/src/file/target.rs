@@ -16,7 +16,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
+use super::reader::Reader;
+use super::writer::Writer;
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::DirectIo;
 
 const OPERATION: &str = "download to";
 
@@ -27,6 +31,7 @@ const NAME_MAX_BYTES: usize = 255;
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: Arc<File>,
+    writer: Writer,
     path: PathBuf,
     target: PathBuf,
     stays: bool,
@@ -103,7 +108,7 @@ impl Partial {
     /// is too small is found now and not after hours.
     pub(crate) fn create(target: &Path, size_bytes: u64) -> Result<Self> {
         let (file, path) = create_beside(target)?;
-        let partial = Self { file: Arc::new(file), path, target: target.to_owned(), stays: false };
+        let partial = Self::new(file, path, target, false);
         partial.reserve(size_bytes)?;
         Ok(partial)
     }
@@ -132,8 +137,7 @@ impl Partial {
         if !goes_on || metadata.len() > size_bytes {
             file.set_len(if goes_on { size_bytes } else { 0 }).map_err(failed)?;
         }
-        let mut partial =
-            Self { file: Arc::new(file), path, target: target.to_owned(), stays: goes_on };
+        let mut partial = Self::new(file, path, target, goes_on);
         partial.reserve(size_bytes)?;
         partial.stays = false;
         Ok((partial, goes_on))
@@ -144,8 +148,7 @@ impl Partial {
     pub(crate) fn committed_before(target: &Path, size_bytes: u64) -> Option<Self> {
         let file = File::open(target).ok()?;
         let is_it = file.metadata().is_ok_and(|it| it.is_file() && it.len() == size_bytes);
-        let (path, target) = (target.to_owned(), target.to_owned());
-        is_it.then(|| Self { file: Arc::new(file), path, target, stays: true })
+        is_it.then(|| Self::new(file, target.to_owned(), target, true))
     }
 
     /// Lets the file stay for a later run to go on with.
@@ -153,9 +156,25 @@ impl Partial {
         self.stays = true;
     }
 
-    /// The open file, for the parts that write to it.
-    pub(crate) fn handle(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+    fn new(file: File, path: PathBuf, target: &Path, stays: bool) -> Self {
+        let file = Arc::new(file);
+        let writer = Writer::cached(Arc::clone(&file));
+        Self { file, writer, path, target: target.to_owned(), stays }
+    }
+
+    /// Has the file, of `size_bytes`, written past the page cache or through it, as `how` says.
+    pub(crate) fn write_as(&mut self, size_bytes: u64, how: DirectIo) {
+        self.writer = Writer::new(Arc::clone(&self.file), &self.path, size_bytes, how);
+    }
+
+    /// What the parts write with.
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// What reads the bytes that are there.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.file), self.writer.direct_file())
     }
 
     /// Makes the bytes durable and gives the file its name. Where that fails, the file is removed
@@ -261,7 +280,7 @@ pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 
 /// Writes all of `bytes` at `offset_bytes`, on the calling thread: a hop to another thread for
 /// every chunk costs half as much again as the write.
-pub(crate) fn write_at(file: &File, bytes: &[u8], offset_bytes: u64, target: &Path) -> Result<()> {
+pub(super) fn write_at(file: &File, bytes: &[u8], offset_bytes: u64, target: &Path) -> Result<()> {
     file.write_all_at(bytes, offset_bytes).map_err(|source| Error::io(OPERATION, target, source))
 }
 
@@ -347,8 +366,8 @@ mod tests {
         let target = folder.path().join("data.bin");
         std::fs::write(&target, "old").expect("written");
         let partial = Partial::create(&target, 6).expect("reserved");
-        write_at(&partial.handle(), b"new", 3, &target).expect("written");
-        write_at(&partial.handle(), b"NEW", 0, &target).expect("written");
+        write_at(&partial.file, b"new", 3, &target).expect("written");
+        write_at(&partial.file, b"NEW", 0, &target).expect("written");
         assert_eq!(std::fs::read(&target).expect("read"), b"old");
         let names = entries(folder.path());
         assert!(names[0].starts_with(".data.bin.brigade-"), "{names:?}");

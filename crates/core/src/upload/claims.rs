@@ -157,7 +157,7 @@ impl Upload<'_> {
             let recorded = begun.claims.get(&part.number).and_then(|claim| claim.digest);
             let digest = match (recorded, self.algorithm) {
                 (None, Some(algorithm)) => {
-                    Some(sum(self.source, part, algorithm, self.scope.flow()).await?)
+                    Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
                 }
                 (recorded, _) => recorded,
             };

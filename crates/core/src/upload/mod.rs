@@ -22,7 +22,7 @@ use self::prove::Computed;
 use crate::account::Account;
 use crate::engine::{Engine, stopped};
 use crate::error::{CHECK_PERMISSIONS, Error, ErrorKind, Result};
-use crate::file::{Source, timed};
+use crate::file::{Content, Source, timed};
 use crate::flow::Flow;
 use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, Verified};
 use crate::limits::{ChecksumSupport, StoreProfile};
@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let flow = engine.flow(&options.events);
     let account = Account::open(engine.lanes(), &flow);
     let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
-    let source = Source::open(path)?;
+    let source = Source::open(path, options.direct_io)?;
     if let Encryption::Customer(_) = &options.encryption {
         engine.refuse_plain_customer_key(OPERATION, url)?;
     }
@@ -218,7 +218,9 @@ impl Upload<'_> {
         self.tell_start(part);
         let started = Instant::now();
         let mut digest = match self.algorithm {
-            Some(algorithm) => Some(sum(self.source, part, algorithm, self.scope.flow()).await?),
+            Some(algorithm) => {
+                Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
+            }
             None => None,
         };
         // Only a conditional upload can meet its own object and take it for somebody else's.
@@ -227,12 +229,11 @@ impl Upload<'_> {
         options.metadata.extend(token.clone().map(|token| (TOKEN_NAME.to_owned(), token)));
         let receipt = loop {
             let attempt = async |number| {
-                let flow = self.scope.flow();
-                let digest = summed_for(number, self.source, part, digest, flow).await?;
-                let sign = !self.profile.unsigned_payload;
                 let content = self.source.content(part)?;
-                let flow = self.scope.flow().clone();
-                let payload = Payload { content, digest, sign, flow };
+                let flow = self.scope.flow();
+                let digest = summed_for(number, &content, digest, flow).await?;
+                let sign = !self.profile.unsigned_payload;
+                let payload = Payload { content, digest, sign, flow: flow.clone() };
                 self.engine.calls().put(self.url, payload, &options).await
             };
             let putting = self.engine.retry().run(self.scope, Some(1), attempt);
@@ -382,21 +383,20 @@ fn blame(source: &Source, error: Error) -> Error {
 /// because it was not the sum of these bytes.
 async fn summed_for(
     attempt: u32,
-    source: &Source,
-    part: Part,
+    content: &Content,
     digest: Option<Digest>,
     flow: &Flow,
 ) -> Result<Option<Digest>> {
     match digest {
-        Some(digest) if attempt > 1 => Ok(Some(sum(source, part, digest.algorithm(), flow).await?)),
+        Some(digest) if attempt > 1 => Ok(Some(sum(content, digest.algorithm(), flow).await?)),
         _ => Ok(digest),
     }
 }
 
 /// Sums a part, in steps, so that a lane's other connections are served in between.
-async fn sum(source: &Source, part: Part, algorithm: Algorithm, flow: &Flow) -> Result<Digest> {
+async fn sum(content: &Content, algorithm: Algorithm, flow: &Flow) -> Result<Digest> {
     let mut hasher = Hasher::new(algorithm);
-    let mut frames = source.content(part)?.frames();
+    let mut frames = content.frames();
     while frames.rest_bytes() > 0 {
         // Pages that have to come from a disk block the thread.
         let (summed, blocked) = timed(|| {

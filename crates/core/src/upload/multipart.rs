@@ -287,8 +287,12 @@ impl Upload<'_> {
             let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
+                let memory = || scope.window().spare(part.len_bytes);
+                let brought = source.bring(part, memory).await;
                 let digest = match algorithm {
-                    Some(algorithm) => Some(sum(&source, part, algorithm, scope.flow()).await?),
+                    Some(algorithm) => {
+                        Some(sum(&brought.content()?, algorithm, scope.flow()).await?)
+                    }
                     None => None,
                 };
                 let receipt = if let Some(receipt) = listed.receipt(part, digest) {
@@ -298,19 +302,19 @@ impl Upload<'_> {
                     receipt
                 } else {
                     tell_start(&options, part);
-                    let send = async |digest, flow| {
-                        let content = source.content(part)?;
+                    let send = async |content, digest, flow| {
                         let payload = Payload { content, digest, sign, flow };
                         let calls = engine.calls_on(lane);
                         calls.upload_part(&url, &upload_id, part.number, payload, &options).await
                     };
                     let flow = scope.flow();
                     let attempt = async |number| {
-                        let digest = summed_for(number, &source, part, digest, flow).await?;
-                        send(digest, flow.clone()).await
+                        let content = brought.content()?;
+                        let digest = summed_for(number, &content, digest, flow).await?;
+                        send(content, digest, flow.clone()).await
                     };
                     let first = engine.retry().run(&scope, Some(part.number), attempt);
-                    let again = async || send(digest, flow.unheard()).await;
+                    let again = async || send(brought.content()?, digest, flow.unheard()).await;
                     let answer = Box::pin(hedged(&scope, first, again)).await;
                     let receipt =
                         match answer.map_err(|error| blame(&source, error.in_part(part.number)))? {
@@ -325,7 +329,7 @@ impl Upload<'_> {
                 };
                 recorder.part(part.number, receipt.digest, Some(&receipt.etag));
                 acknowledged.fetch_add(part.len_bytes, Ordering::Relaxed);
-                source.release(part.offset_bytes, part.len_bytes);
+                brought.give_back();
                 Ok(receipt)
             }
         };
