@@ -16,7 +16,9 @@ const PARTS: u64 = 12;
 fn a_file_is_the_same_either_way() {
     let sandbox = Sandbox::new();
     for (index, size) in
-        [1, 4_096, 3 * PART, 3 * PART + 1, 5 * PART + 4_097].into_iter().enumerate()
+        [0, 1, 4_095, 4_096, 3 * PART - 1, 3 * PART, 3 * PART + 1, 5 * PART + 4_097]
+            .into_iter()
+            .enumerate()
     {
         let file = sandbox.file(format!("f{index}"), size);
         for up in ["on", "off"] {

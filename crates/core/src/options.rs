@@ -210,16 +210,15 @@ pub enum Resume {
 }
 
 /// How a transfer uses the disk: through the page cache, which makes a file that is used again at once
-/// cheap to read, or past it, which is several times as fast for files that are larger than what is
-/// left of memory, and leaves the cache to others.
+/// cheap to read, or past it, which is faster for large files, and leaves the cache to others.
 ///
-/// A download past the cache writes with direct I/O (`O_DIRECT`). An upload reads its file ahead
-/// through the cache and drops behind itself the pages that were not there before: that is as fast
-/// as direct I/O, and takes no memory of the process.
+/// A download past the cache writes with direct I/O (`O_DIRECT`). An upload reads ahead in the same way
+/// those parts of its file of which nothing is in memory, and holds each until the store has it; where
+/// the budget has no room for one, the kernel reads it through the cache, and it is dropped behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DirectIo {
-    /// Past the cache for files of 256 MiB or more, downloads only to ext4 and XFS and where the file
-    /// need not be read again to be verified. The default.
+    /// Past the cache for files of 256 MiB or more on ext4 and XFS; downloads only where the file need
+    /// not be read again to be verified. The default.
     #[default]
     Auto,
     /// Past the cache. Where the file system does not take that, through it, with a warning.
