@@ -52,6 +52,18 @@ fn parts_in_flight_grow_while_that_brings_more() {
     assert_eq!((report.concurrency, sandbox.store().stats().peak_requests_in_flight), (4, 4));
 }
 
+/// What a connection takes off the client's hands is not what the line brings.
+#[test]
+fn parts_in_flight_stay_few_on_a_thin_line() {
+    let sandbox = behind(Network { total_bytes_per_s: Some(100 * MB), ..Network::default() });
+    sandbox.file("f", 480 * MIB);
+    let report = sandbox.cp("f s3://bucket/f --part-size 5MiB --json").run().report();
+    // Twice as many as it began with are tried once.
+    let peak = sandbox.store().stats().peak_requests_in_flight;
+    assert!(peak <= 33, "{peak} requests: {report}");
+    assert_eq!(report["limited_by"], "the network", "{report}");
+}
+
 #[test]
 fn memory_bounds_the_parts_in_flight() {
     let network = Network { connection_bytes_per_s: Some(20 * MB), ..Network::default() };

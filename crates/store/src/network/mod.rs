@@ -41,6 +41,9 @@ const MIN_BYTES_PER_S: u64 = 1_000;
 /// connections it exhausts what the system has for all sockets together.
 const RECEIVE_BYTES: (u64, u64) = (64 << 10, 1 << 20);
 
+/// As many connections share what all of them have together.
+const SHARING: u64 = 16;
+
 /// How much of a second's bytes waits there, beside those that are under way.
 const RECEIVE_TIME: Duration = Duration::from_millis(20);
 
@@ -297,8 +300,8 @@ impl Conditions {
     /// What may wait in a socket, if there is any limit.
     fn receive_bytes(&self) -> Option<usize> {
         let network = &self.network;
-        let rates = [network.connection_bytes_per_s, network.total_bytes_per_s];
-        let rate = rates.into_iter().flatten().min()?;
+        let shared = network.total_bytes_per_s.map(|total| total / SHARING);
+        let rate = [network.connection_bytes_per_s, shared].into_iter().flatten().min()?;
         let held = u128::from(rate) * (network.latency + RECEIVE_TIME).as_millis() / 1000;
         let (least, most) = RECEIVE_BYTES;
         let bytes = u64::try_from(held).unwrap_or(most).clamp(least, most);
