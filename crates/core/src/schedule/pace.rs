@@ -26,6 +26,9 @@ const SCALE: f64 = 100.0;
 /// And not in proportion to less: where hardly anything was taken, hardly anything is known.
 const MIN_GROWING: f64 = 10.0;
 
+/// How fast the rate doubles while it is only known to be too low.
+const DOUBLING: Duration = Duration::from_millis(750);
+
 /// Refusals within this are one sign.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,9 @@ struct State {
     /// Requests a second that were taken when the store last refused one.
     taken: f64,
     throttled_at: Option<Instant>,
+    /// Whether that was in the first moments: most of what was refused waits to be repeated then, few
+    /// requests are taken, and that says little about how many would be.
+    is_guess: bool,
     /// When the next request may go.
     next: Option<Instant>,
     /// Successes since `counted_since`, and the rate before that.
@@ -104,6 +110,10 @@ impl Pace {
 impl State {
     fn rate(&self, now: Instant) -> f64 {
         let Some(at) = self.throttled_at else { return f64::INFINITY };
+        if self.is_guess {
+            let known = now.saturating_duration_since(at).saturating_sub(BURST);
+            return self.taken * (known.as_secs_f64() / DOUBLING.as_secs_f64()).exp2();
+        }
         let growth = GROWTH * self.taken.max(MIN_GROWING) / SCALE;
         let back_after_s = (self.taken * (1.0 - FALL) / growth).cbrt();
         let seconds = now.saturating_duration_since(at).as_secs_f64() - back_after_s;
@@ -138,9 +148,16 @@ impl State {
             self.next = None;
             return;
         }
-        // What an outage lets through is nobody's limit: a step at a time.
-        let least = if was_paced { self.taken / 2.0 } else { MIN_RATE };
-        self.taken = self.measured(now).max(least).max(MIN_RATE);
+        let measured = self.measured(now);
+        self.taken = if self.is_guess {
+            // Where the rate doubles, the last second's is two thirds of what it was at its end.
+            (FALL * self.rate(now)).min(1.4 * measured)
+        } else {
+            // What an outage lets through is nobody's limit: a step at a time.
+            measured.max(if was_paced { self.taken / 2.0 } else { MIN_RATE })
+        };
+        self.taken = self.taken.max(MIN_RATE);
+        self.is_guess = !was_paced && self.rate_before.is_none();
         self.throttled_at = Some(now);
         (self.refused, self.successes, self.counted_since) = (0, 0, Some(now));
         self.rate_before = Some(self.taken);
@@ -235,6 +252,36 @@ mod tests {
                 pace.succeeded(now);
             }
             assert!(now - begun < Duration::from_secs(8), "{:?}", now - begun);
+        }
+    }
+
+    /// Sixteen requests at once to begin with, of which most wait for being repeated after that.
+    #[test]
+    fn what_the_first_moments_show_is_a_guess() {
+        for limit in [50.0, 200.0, 2_000.0] {
+            let mut pace = State::default();
+            let begun = Instant::now();
+            let mut now = begun;
+            for request in 0..24 {
+                now += Duration::from_millis(10);
+                if request % 2 == 0 { pace.succeeded(now) } else { pace.throttled(now) }
+            }
+            assert!(pace.rate(now) < 60.0);
+            let (mut last, mut room, mut taken) = (now, 0.0_f64, 0);
+            while now < begun + Duration::from_secs(20) {
+                now = now.max(pace.turn(now));
+                room = (room + (now - last).as_secs_f64() * limit).min(0.05 * limit + 1.0);
+                last = now;
+                if room >= 1.0 {
+                    room -= 1.0;
+                    pace.succeeded(now);
+                    taken += u32::from(now > begun + Duration::from_secs(6));
+                } else {
+                    pace.throttled(now);
+                }
+            }
+            let rate = f64::from(taken) / 14.0 / limit;
+            assert!(rate > 0.9, "{rate} of {limit}");
         }
     }
 
