@@ -30,7 +30,7 @@ use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
 use crate::account::Account;
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::file::{Partial, resolve_target};
+use crate::file::{Buffers, Collected, Partial, resolve_target};
 use crate::integrity::{Checksum, Hasher, Mismatch, Verified};
 use crate::limits::MIB;
 use crate::options::{Cancel, DownloadOptions, Verify};
@@ -410,21 +410,22 @@ impl<'a> Download<'a> {
         };
         let algorithm = need.while_fetched;
         let request = self.request(plan);
+        let buffers = Buffers::default();
         let job = move |lane, part: Part| {
-            let request = request.clone();
+            let (request, buffers) = (request.clone(), buffers.clone());
             async move {
                 let first = async {
                     let mut hasher = algorithm.map(Hasher::new);
-                    let mut chunks = Vec::new();
+                    let mut collected = Collected::new(&buffers, part.len_bytes);
                     fetch(&request, lane, part, &mut |chunk: Bytes| {
                         if let Some(hasher) = &mut hasher {
                             hasher.update(&chunk);
                         }
-                        chunks.push(chunk);
+                        collected.take(&chunk);
                         Ok(())
                     })
                     .await?;
-                    Ok((chunks, hasher.map(Hasher::finish)))
+                    Ok((collected.finish(), hasher.map(Hasher::finish)))
                 };
                 let again = async || {
                     let mut hasher = algorithm.map(Hasher::new);
@@ -458,7 +459,7 @@ impl<'a> Download<'a> {
         let parts = plan.parts().filter(|part| part.len_bytes > 0);
         let lanes = Arc::clone(self.engine.lanes());
         // It waits in memory for its turn, all of it.
-        let cost = Cost { memory_bytes: plan.part_size_bytes() };
+        let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut digests = Vec::new();
         let written = async {

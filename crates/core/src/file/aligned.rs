@@ -31,7 +31,7 @@ pub(super) fn floor(bytes: u64) -> u64 {
 /// Buffers of [`BUFFER_BYTES`] that nobody is using. They go when the last of them, and the last clone
 /// of this, does.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Vec<BytesMut>>>);
+pub(crate) struct Buffers(Arc<Mutex<Vec<BytesMut>>>);
 
 impl Buffers {
     /// An empty one, which comes back here when it is dropped.

@@ -5,6 +5,7 @@
 
 mod ahead;
 mod aligned;
+mod collect;
 mod content;
 mod direct;
 mod guard;
@@ -18,6 +19,8 @@ mod source;
 mod target;
 mod writer;
 
+pub(crate) use aligned::Buffers;
+pub(crate) use collect::Collected;
 pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
 pub(crate) use journal::{Journal, JournalError};

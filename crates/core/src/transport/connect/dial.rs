@@ -34,7 +34,7 @@ use super::addresses::{Addresses, Seat};
 use super::failure::{BoxError, Failure};
 use super::proxy::Rules;
 use super::secure::{Layer, secure};
-use super::{BUFFER_BYTES, ConnectOptions, SharedTls, send};
+use super::{ConnectOptions, SharedTls, send};
 
 /// A peer that vanished without a word (a machine without power, a forgotten NAT entry) is noticed
 /// within a minute of silence: after 30 s, then three times 10 s. It matters while an answer is
@@ -50,8 +50,8 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(300);
 /// What a connection takes beyond what is under way on the network (`TCP_NOTSENT_LOWAT`), in bytes. Left
 /// alone, the kernel takes up to 4 MiB off everybody's hands at once, however slow the line: each new
 /// connection would look as if it had brought that much, and every part's end would lie in a queue
-/// that nobody sees. Two of the most that is written at once keep the fastest connection busy.
-const MAX_UNSENT_BYTES: u32 = 2 * BUFFER_BYTES as u32;
+/// that nobody sees. Twice the most that is written at once keeps the fastest connection busy.
+const MAX_UNSENT_BYTES: u32 = 256 << 10;
 
 type Tcp = TokioIo<TcpStream>;
 /// A connection to the hop, which speaks TLS itself where it is a destination or a proxy of https.
