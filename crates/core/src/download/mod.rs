@@ -461,10 +461,13 @@ impl<'a> Download<'a> {
         // It waits in memory for its turn, all of it.
         let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
-        let mut digests = Vec::new();
+        let mut joining = need.joining();
+        let mut fetched = plan.parts();
         let written = async {
             while let Some(((chunks, digest), memory)) = ranges.next().await.transpose()? {
-                digests.push(digest);
+                if let Some(range) = fetched.next() {
+                    joining.add(range, digest);
+                }
                 // A writer that ended early knows why.
                 if queue.send((chunks, memory)).await.is_err() {
                     break;
@@ -482,7 +485,7 @@ impl<'a> Download<'a> {
             () = self.options.cancel.cancelled() => return Err(stopped(OPERATION, self.url)),
         };
         Ok(match algorithm {
-            Some(_) if plan.size_bytes() > 0 => need.gather(plan, &digests),
+            Some(_) if plan.size_bytes() > 0 => joining.finish(),
             Some(_) => need.of_nothing(),
             None => in_order,
         })

@@ -15,9 +15,9 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
 use crate::file::{Reader, timed};
-use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine_all};
+use crate::integrity::{Algorithm, Checksum, Digest, Hasher, Md5ETag, combine, combine_all};
 use crate::options::Cancel;
-use crate::plan::Plan;
+use crate::plan::{Part, Plan};
 use crate::schedule::Memory;
 
 /// How an object is cut for summing: contiguous, in order, the whole of it.
@@ -120,24 +120,70 @@ impl Need {
 
     /// Joins the digests of the plan's ranges into those of the segments.
     pub(super) fn gather(&self, plan: &Plan, digests: &[Option<Digest>]) -> Sums {
-        let (Some(of), Some(_)) = (&self.of, self.while_fetched) else { return Sums::default() };
-        let Some(digests) = digests.iter().copied().collect::<Option<Vec<_>>>() else {
-            return Sums::default();
+        let mut joining = self.joining();
+        for (range, digest) in plan.parts().zip(digests) {
+            joining.add(range, *digest);
+        }
+        joining.finish()
+    }
+
+    /// The same, one range after the other, so that nobody has to keep the digests of all.
+    pub(super) fn joining(&self) -> Joining {
+        let of = self.of.as_ref().filter(|_| self.while_fetched.is_some());
+        let segments = of.map(|of| of.segments.iter().collect()).unwrap_or_default();
+        Joining { segments: Vec::into_iter(segments), current: None, done: Some(Vec::new()) }
+    }
+}
+
+/// Joins the digests of ranges, which come in order, into those of the segments.
+pub(super) struct Joining {
+    /// Offset and length of those that have not begun.
+    segments: std::vec::IntoIter<(u64, u64)>,
+    current: Option<Joined>,
+    /// `None` once something was missing or could not be joined.
+    done: Option<Vec<(Digest, u64)>>,
+}
+
+struct Joined {
+    digest: Digest,
+    end_bytes: u64,
+    len_bytes: u64,
+}
+
+impl Joining {
+    pub(super) fn add(&mut self, range: Part, digest: Option<Digest>) {
+        let joined = match (digest, self.current.take()) {
+            (None, _) => None,
+            (Some(digest), Some(current)) if range.offset_bytes < current.end_bytes => {
+                combine(current.digest, digest, range.len_bytes)
+                    .map(|digest| Joined { digest, ..current })
+            }
+            (Some(digest), ended) => {
+                self.end(ended);
+                let begun = self.segments.next();
+                begun.map(|(offset_bytes, len_bytes)| Joined {
+                    digest,
+                    end_bytes: offset_bytes + len_bytes,
+                    len_bytes,
+                })
+            }
         };
-        let mut ranges = plan.parts().zip(digests).peekable();
-        let joined = of.segments.iter().map(|(offset, len)| {
-            let mut inside = Vec::new();
-            while let Some((range, digest)) =
-                ranges.next_if(|(range, _)| range.offset_bytes < offset + len)
-            {
-                inside.push((digest, range.len_bytes));
-            }
-            match inside[..] {
-                [(digest, _)] => Some((digest, len)),
-                _ => Some((combine_all(inside)?, len)),
-            }
-        });
-        Sums(joined.collect::<Option<Vec<_>>>().unwrap_or_default())
+        if joined.is_none() {
+            self.done = None;
+        }
+        self.current = joined;
+    }
+
+    fn end(&mut self, ended: Option<Joined>) {
+        if let (Some(ended), Some(done)) = (ended, &mut self.done) {
+            done.push((ended.digest, ended.len_bytes));
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Sums {
+        let last = self.current.take();
+        self.end(last);
+        Sums(self.done.filter(|_| self.segments.len() == 0).unwrap_or_default())
     }
 }
 
