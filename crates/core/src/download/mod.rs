@@ -127,6 +127,8 @@ struct Download<'a> {
     scope: RetryScope,
     account: Account,
     info: ObjectInfo,
+    /// How long the answer took that says so.
+    answered_after: Duration,
     pin: Arc<Pin>,
     found: Found,
     concurrency: usize,
@@ -149,12 +151,14 @@ impl<'a> Download<'a> {
         let account = Account::open(engine.lanes(), &flow);
         let scope = RetryScope::new(&flow, options.cancel.clone()).within(window);
         let (version, key) = (options.version_id.as_deref(), options.customer_key.as_ref());
+        let asked = Instant::now();
         let info = tokio::select! {
             info = engine.head(url, version, key, &scope) => {
                 info.map_err(|error| error.during(OPERATION))?
             }
             () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
         };
+        let answered_after = asked.elapsed();
         let pin = Arc::new(Pin {
             etag: info.etag.clone(),
             version_id: info.version_id.clone().or_else(|| options.version_id.clone()),
@@ -198,6 +202,7 @@ impl<'a> Download<'a> {
             scope,
             account,
             info,
+            answered_after,
             pin,
             found,
             concurrency,
@@ -460,6 +465,7 @@ impl<'a> Download<'a> {
         let lanes = Arc::clone(self.engine.lanes());
         // It waits in memory for its turn, all of it.
         let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
+        self.scope.window().begins_a_stream(&lanes, self.answered_after);
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut joining = need.joining();
         let mut fetched = plan.parts();

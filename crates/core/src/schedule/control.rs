@@ -105,6 +105,13 @@ impl Controller {
         self.limit
     }
 
+    /// Begins with no more than `limit`, where nothing was measured yet.
+    pub(crate) fn begin_with(&mut self, limit: usize) {
+        if matches!(self.phase, Phase::Unknown) {
+            self.limit = self.limit.min(limit.max(1));
+        }
+    }
+
     /// Whether more parts would have brought more, and its bound kept it from trying.
     pub(crate) fn wants_more(&self) -> bool {
         self.wants_more
@@ -359,6 +366,23 @@ mod tests {
         let mut fixed = Controller::fixed(3);
         path.run(&mut fixed, 60.0, 0.0, 1);
         assert_eq!(fixed.limit(), 3);
+    }
+
+    #[test]
+    fn few_are_only_a_beginning() {
+        let path = paths()[3].1;
+        let mut controller = Controller::new(256);
+        controller.begin_with(4);
+        assert_eq!(controller.limit(), 4);
+        let brought = path.run(&mut controller, 30.0, 5.0, 1) / path.best();
+        assert!(brought > 0.9, "{brought} with {}", controller.limit());
+        // What is known by now stays.
+        let found = controller.limit();
+        controller.begin_with(4);
+        assert_eq!(controller.limit(), found);
+        let mut fixed = Controller::fixed(9);
+        fixed.begin_with(4);
+        assert_eq!(fixed.limit(), 9);
     }
 
     #[test]

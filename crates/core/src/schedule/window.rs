@@ -42,6 +42,13 @@ const FULL: f64 = 0.85;
 /// are what limits.
 const BUSY: f64 = 0.85;
 
+/// A store that answers its first request within this, the connection's opening included, is on this machine
+/// or next to it: Amazon's take 20 ms and more.
+const NEAR: Duration = Duration::from_millis(8);
+
+/// Parts of a stream from there to begin with, for each lane.
+const NEAR_PARTS: usize = 2;
+
 /// What bounds a session's parts in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -146,6 +153,20 @@ impl Window {
             pace: Pace::default(),
             state: Mutex::new(State::new(controller)),
         }))
+    }
+
+    /// Ranges of a stream are about to be asked for, after a first answer that took so long. From a store
+    /// that answers at once, few connections bring what this machine can take in, and more of them only
+    /// keep what waits out of the processors' cache: with two for each of two lanes, a stream took a fifth
+    /// less CPU time than with eight. Where that is not enough, it is found out as ever.
+    pub(crate) fn begins_a_stream(&self, lanes: &Lanes, answered_after: Duration) {
+        if answered_after > NEAR {
+            return;
+        }
+        let mut state = self.state();
+        let before = state.controller.limit();
+        state.controller.begin_with(NEAR_PARTS * lanes.count());
+        self.resize(&mut state, before);
     }
 
     /// Waits for a slot and for `memory_bytes`. What needs more than the whole budget is admitted
