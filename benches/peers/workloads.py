@@ -1,5 +1,6 @@
 """What is measured: each workload makes its files and gives its cases, one by one."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -16,7 +17,16 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 def upload(here):
     """One object up, from a file in memory, over HTTP"""
-    yield one_up(here, "upload", size(here, 2 * GIB))
+    made = one_up(here, "upload", size(here, 2 * GIB))
+    floor = made.lines[0]
+
+    def summed():
+        sent = floor.command()
+        return dataclasses.replace(sent, words=[*sent.words, "--sum"])
+
+    # What it costs to know the bytes' checksum before they leave, and nothing else.
+    made.lines.insert(1, Line(floor.client, f"{floor.setting}, parts summed first", summed, "CRC32 of every part"))
+    yield made
 
 
 def download(here):

@@ -1,6 +1,7 @@
 //! Clients that only move bytes: `sendfile` up, `recv` and `pwrite` down, a thread for every connection.
 
 use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -35,14 +36,30 @@ pub(crate) fn up(url: &str, file: &Path, how: &How) -> Result<Json> {
     let created = String::from_utf8(answer(&mut first)?)?;
     let id = created.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once("</UploadId>"));
     let id = id.context("no upload id in the answer")?.0;
-    in_parallel(how, size.div_ceil(how.part_size), &place, |connection, _, index| {
+    in_parallel(how, size.div_ceil(how.part_size), &place, |connection, buffer, index| {
         let offset = index * how.part_size;
+        let length = how.part_size.min(size - offset);
+        if how.sum {
+            black_box(sum(&source, buffer, offset, length)?);
+        }
         let query = format!("?partNumber={}&uploadId={id}", index + 1);
-        put(connection, &place, &query, &source, offset, how.part_size.min(size - offset))
+        put(connection, &place, &query, &source, offset, length)
     })?;
     place.ask(&mut first, "POST", &format!("?uploadId={id}"), "", 0)?;
     answer(&mut first)?;
     Ok(clock.stop(size))
+}
+
+/// Reading costs as much as mapping does, and more of it at once no less.
+fn sum(file: &File, buffer: &mut [u8], offset: u64, length: u64) -> Result<u32> {
+    let (mut hasher, mut summed) = (crc32fast::Hasher::new(), 0);
+    while summed < length {
+        let next = &mut buffer[..bounded(length - summed, BUFFER_BYTES)];
+        file.read_exact_at(next, offset + summed)?;
+        hasher.update(next);
+        summed += next.len() as u64;
+    }
+    Ok(hasher.finalize())
 }
 
 /// Downloads an object by ranges.

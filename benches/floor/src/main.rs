@@ -119,6 +119,9 @@ struct How {
     /// Certificate authority to trust, for https.
     #[arg(long)]
     ca: Option<PathBuf>,
+    /// Reads and sums every part before it is sent, as who names its CRC32 in the head has to.
+    #[arg(long)]
+    sum: bool,
 }
 
 /// What a download is written to.
