@@ -21,6 +21,7 @@
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod account;
+mod dataset;
 mod download;
 mod engine;
 mod error;
@@ -43,6 +44,7 @@ mod unfinished;
 mod upload;
 mod url;
 
+pub use dataset::Entry;
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
