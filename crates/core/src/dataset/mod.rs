@@ -4,5 +4,8 @@
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
 mod entry;
+mod glob;
+mod pattern;
 
 pub use entry::Entry;
+pub use pattern::Pattern;
