@@ -6,6 +6,11 @@
 mod entry;
 mod glob;
 mod pattern;
+mod record;
+mod sort;
+mod walk;
 
 pub use entry::Entry;
 pub use pattern::Pattern;
+pub use sort::{SortOptions, Sorted, Sorter};
+pub use walk::{Skip, Walk, WalkOptions, Walked, walk};
