@@ -4,5 +4,7 @@
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
 mod entry;
+mod list;
 
 pub use entry::Entry;
+pub use list::{ListOptions, Listed, Listing};
