@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
+use crate::dataset::{ListOptions, Listing};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::many::{self, Item, Listener, ManyReport};
@@ -125,6 +126,11 @@ impl Bucket {
                 many::download(&engine, &name, objects, Listener::default(), seen).await
             })
             .await
+    }
+
+    /// The objects whose keys begin with `prefix`, as a stream; see [`Listing`].
+    pub fn list(&self, prefix: &str, options: ListOptions) -> Listing {
+        Listing::begin(&self.engine, &self.name, prefix, options)
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in
