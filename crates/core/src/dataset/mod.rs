@@ -5,6 +5,7 @@
 
 mod entry;
 mod glob;
+mod job;
 mod list;
 mod pattern;
 mod record;
@@ -12,6 +13,7 @@ mod sort;
 mod walk;
 
 pub use entry::Entry;
+pub use job::{Admits, Compare, JobOptions, JobReport, Side, copy};
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};

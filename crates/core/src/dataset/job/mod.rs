@@ -1,0 +1,233 @@
+//! One job over many objects: what one side has is brought to the other.
+//!
+//! Three things go on at once. The search walks or lists, compares where that is asked for, and hands on what
+//! is to be moved; a bounded queue holds it up where the movers cannot follow, so memory does not grow with
+//! the number of names. The movers ([`crate::many`]) take from the queue, small and large objects in
+//! one window. And every outcome is heard as it comes: told, counted, and, where sources are to be removed,
+//! followed by that. What is deleted because the source has it no more comes last, and only where
+//! both sides were seen in full.
+
+mod act;
+mod delete;
+mod report;
+mod search;
+mod side;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+pub use report::JobReport;
+pub use side::Side;
+
+use super::SortOptions;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Cancel, DownloadOptions, UploadOptions};
+use crate::progress::{Emitter, Event};
+
+/// Items that were found and wait for a worker.
+const QUEUE: usize = 1024;
+
+/// How many objects are brought from one side to another.
+///
+/// ```
+/// use brigade::dataset::{Compare, JobOptions};
+///
+/// let options = JobOptions { compare: Compare::SizeOnly, dry_run: true, ..JobOptions::default() };
+/// assert!(!options.delete);
+/// ```
+#[derive(Debug, Clone)]
+pub struct JobOptions {
+    /// How each is uploaded. Who listens and who may stop it are the job's. Its `command` is the beginning of
+    /// one: each large object's source and target are added for its own manifest.
+    pub upload: UploadOptions,
+    /// How each is downloaded; the same goes for it.
+    pub download: DownloadOptions,
+    /// Which names belong to the job; unset means all.
+    pub admits: Option<Admits>,
+    /// Whether links are what they point to, where a folder is the source.
+    pub follow_symlinks: bool,
+    /// What is not moved again because the other side has it.
+    pub compare: Compare,
+    /// Deletes what only the target has: last, and never where something of either side was not seen.
+    pub delete: bool,
+    /// With more to delete than this, nothing is deleted. Unset: no bound.
+    pub max_delete: Option<u64>,
+    /// Deletes each source once it was moved and proven.
+    pub remove_source: bool,
+    /// Only tells what would be done ([`Event::Planned`]).
+    pub dry_run: bool,
+    /// Stops at the first failure.
+    pub fail_fast: bool,
+    /// An uploaded file's media type by its name; unset, or `None`: the upload options'.
+    pub content_type: Option<fn(&str) -> Option<String>>,
+    /// Where names are sorted that come in no order, or must wait.
+    pub sort: SortOptions,
+    /// Who is told of progress.
+    pub events: Emitter,
+    /// Lets somebody stop the job.
+    pub cancel: Cancel,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            upload: UploadOptions::default(),
+            download: DownloadOptions::default(),
+            admits: None,
+            follow_symlinks: true,
+            compare: Compare::Nothing,
+            delete: false,
+            max_delete: None,
+            remove_source: false,
+            dry_run: false,
+            fail_fast: false,
+            content_type: None,
+            sort: SortOptions::default(),
+            events: Emitter::default(),
+            cancel: Cancel::default(),
+        }
+    }
+}
+
+/// Decides whether a name belongs to a job.
+#[derive(Clone)]
+pub struct Admits(Arc<dyn Fn(&super::Entry) -> bool + Send + Sync>);
+
+impl Admits {
+    /// By a function of what is known of a file or an object.
+    pub fn new(admits: impl Fn(&super::Entry) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(admits))
+    }
+}
+
+impl std::fmt::Debug for Admits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admits(a function)")
+    }
+}
+
+/// When two objects of one name are the same, so that nothing has to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compare {
+    /// Never: everything is moved. The default.
+    #[default]
+    Nothing,
+    /// With the same size, and times as after a move: an object that was written no earlier than its file; a
+    /// file that has its object's time, in whole seconds.
+    SizeAndTime,
+    /// With the same size.
+    SizeOnly,
+}
+
+/// Brings everything that `source` has to `target`. One of them is a folder, the other in a store; both may
+/// be in stores.
+///
+/// # Errors
+///
+/// Where nothing could be begun. What fails of single objects is told as it happens and counted in the
+/// report.
+pub async fn copy(source: &Side, target: &Side, options: JobOptions) -> Result<JobReport> {
+    let name = match (options.remove_source, options.compare) {
+        (true, _) => "move",
+        (false, Compare::Nothing) => "copy",
+        (false, _) => "sync",
+    };
+    let bucket = match (source, target) {
+        (_, Side::Objects { bucket, .. }) | (Side::Objects { bucket, .. }, _) => bucket.clone(),
+        (Side::Folder(_), Side::Folder(folder)) => {
+            let (kind, shown) = (ErrorKind::InvalidInput, folder.display().to_string());
+            return Err(Error::new(kind, name, shown, "neither side is in a store")
+                .advise("write one of them as s3://bucket/prefix"));
+        }
+    };
+    let cancel = options.cancel.child();
+    let options = JobOptions { cancel: cancel.clone(), ..options };
+    let (source, target) = (source.clone(), target.clone());
+    let run = |engine| run(engine, name, source, target, options);
+    bucket.engine().drive_cancellable(cancel, run).await
+}
+
+async fn run(
+    engine: Engine,
+    name: &'static str,
+    source: Side,
+    target: Side,
+    options: JobOptions,
+) -> Result<JobReport> {
+    let started = Instant::now();
+    let events = options.events.clone();
+    events.emit(|| Event::JobStarted {
+        job: name,
+        source: source.to_string(),
+        target: target.to_string(),
+        dry_run: options.dry_run,
+    });
+    let job = Job::new(name, source, target, options);
+    let (items, queue) = futures::channel::mpsc::channel(QUEUE);
+    let (searched, acted) = futures::join!(search::run(&job, items), act::run(&engine, &job, queue));
+    let moved = acted?;
+    let searched = searched?;
+    let is_safe = searched.is_complete && searched.is_ordered && !job.is_stopped();
+    delete::run(&job, searched.extra, is_safe).await?;
+    let mut report = std::mem::take(&mut *job.report());
+    if let Some(moved) = moved {
+        (report.retries, report.time, report.limited_by) =
+            (moved.retries, moved.time, moved.limited_by);
+    }
+    report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    report.throughput_bytes_per_s = crate::report::throughput(report.bytes, started.elapsed());
+    report.stopped = job.is_stopped();
+    report.complete = searched.is_complete;
+    Ok(report)
+}
+
+/// What the parts of a job share.
+struct Job {
+    source: Side,
+    target: Side,
+    options: JobOptions,
+    report: Mutex<JobReport>,
+}
+
+impl Job {
+    fn new(name: &'static str, source: Side, target: Side, options: JobOptions) -> Self {
+        let report = JobReport {
+            job: name,
+            source: source.to_string(),
+            target: target.to_string(),
+            dry_run: options.dry_run,
+            ..JobReport::default()
+        };
+        Self { source, target, options, report: Mutex::new(report) }
+    }
+
+    fn report(&self) -> MutexGuard<'_, JobReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.options.cancel.is_cancelled()
+    }
+
+    fn emit(&self, event: impl FnOnce() -> Event) {
+        self.options.events.emit(event);
+    }
+
+    /// One thing failed; the rest goes on, unless that is not wanted.
+    fn failed(&self, source: String, target: Option<String>, error: &Error) {
+        if error.kind() == ErrorKind::Interrupted {
+            return;
+        }
+        self.report().failed += 1;
+        self.emit(|| Event::ObjectFailed { source, target, message: error.to_string() });
+        if self.options.fail_fast {
+            self.options.cancel.cancel();
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.emit(|| Event::Warning { message: message.clone() });
+        self.report().warnings.push(message);
+    }
+}
