@@ -44,7 +44,7 @@ mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::Entry;
+pub use dataset::{DeleteOptions, DeleteReport, Deletion, Entry, Versions};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
@@ -55,7 +55,7 @@ pub use options::{
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::Session;
-pub use transport::ObjectInfo;
 pub use transport::connect::{Proxies, Resolve, Resolving};
+pub use transport::{ObjectInfo, ObjectVersion};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

@@ -3,6 +3,11 @@
 //! A dataset is a folder or a prefix and all that is below it. Nothing here holds all its names at once: both
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
+mod delete;
 mod entry;
+mod versions;
 
+pub(crate) use delete::delete_one;
+pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub use entry::Entry;
+pub use versions::Versions;

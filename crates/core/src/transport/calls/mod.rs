@@ -46,12 +46,17 @@ macro_rules! checksums_of {
 }
 
 // Below the macros, which they use.
+mod delete;
 mod read;
 mod uploads;
+mod versions;
 mod write;
 
+pub(crate) use delete::{DELETE, DeleteSum, Named, Refusal};
 pub(crate) use read::Pin;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
+pub use versions::ObjectVersion;
+pub(crate) use versions::{LIST_VERSIONS, Marker};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
 /// Clients kept for buckets that are elsewhere. More places than that are a store's mistake, and a
