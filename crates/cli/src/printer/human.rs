@@ -150,6 +150,12 @@ impl Human {
         }
     }
 
+    pub(super) fn detail(&mut self, line: &str) {
+        if self.tell == Tell::Everything {
+            self.line(line);
+        }
+    }
+
     pub(super) fn failure(&mut self, failure: &Failure) {
         self.clear();
         // As other tools have it: when the reader had enough, nobody needs to hear of it.

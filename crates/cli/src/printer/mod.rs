@@ -119,6 +119,27 @@ impl Printer {
         }
     }
 
+    /// One of the many things that a command does failed: a line for people, an object for programs.
+    pub(crate) fn failed_one<T: Serialize>(
+        &mut self,
+        failure: &Failure,
+        event: &'static str,
+        object: &T,
+    ) {
+        match self {
+            Self::Human(human) => human.failure(failure),
+            Self::Json(json) => json.failed_one(failure, event, object),
+        }
+    }
+
+    /// A line about one of many things, for people who want to hear of each, and an object for programs.
+    pub(crate) fn detail<T: Serialize>(&mut self, line: &str, event: &'static str, object: &T) {
+        match self {
+            Self::Human(human) => human.detail(line),
+            Self::Json(json) => json.object(event, object),
+        }
+    }
+
     /// A line for people only.
     pub(crate) fn line(&mut self, line: &str) {
         if let Self::Human(human) = self {
