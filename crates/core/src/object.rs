@@ -85,8 +85,9 @@ impl Bucket {
         &self.engine
     }
 
-    /// Asks whether the bucket is there: an error of kind [`crate::ErrorKind::NotFound`] where it is not.
-    pub async fn look(&self) -> Result<()> {
+    /// Asks whether the bucket is there, and gives its region, where the store tells it. An error of kind
+    /// [`crate::ErrorKind::NotFound`] where it is not.
+    pub async fn look(&self) -> Result<Option<String>> {
         let name = self.name.clone();
         self.engine
             .drive(|engine| async move {

@@ -1,5 +1,6 @@
 //! The commands: each carries out what was meant and tells a printer.
 
+mod ask;
 mod cat;
 mod cp;
 mod demo;

@@ -5,9 +5,12 @@
 
 mod delete;
 mod entry;
+mod glob;
+mod pattern;
 mod versions;
 
 pub(crate) use delete::delete_one;
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub use entry::Entry;
+pub use pattern::Pattern;
 pub use versions::Versions;

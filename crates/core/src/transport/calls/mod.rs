@@ -111,14 +111,14 @@ impl Calls {
         elsewhere.entry(place.clone()).or_insert_with(make).clone()
     }
 
-    /// Asks whether the bucket is there. Also the cheapest way to learn what a store calls itself.
-    pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<()> {
+    /// Asks whether the bucket is there, and learns its region, where the store tells it. Also the cheapest
+    /// way to learn what a store calls itself.
+    pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<Option<String>> {
         const OPERATION: &str = "look at";
         let target = format!("s3://{bucket}");
         let request = self.client(bucket).head_bucket().bucket(bucket);
-        let answer =
-            async { request.send().await.map(drop).map_err(|e| classify(OPERATION, &target, e)) };
-        self.answered(OPERATION, &target, answer).await
+        let answer = async { request.send().await.map_err(|e| classify(OPERATION, &target, e)) };
+        Ok(self.answered(OPERATION, &target, answer).await?.bucket_region)
     }
 
     /// Makes a bucket in the client's region; one that this account owns already is fine.
