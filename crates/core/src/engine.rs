@@ -269,7 +269,7 @@ pub(crate) fn naming_the_stopped(operation: &'static str, url: &S3Url) -> impl F
     }
 }
 
-fn no_such_bucket(bucket: &str) -> Error {
+pub(crate) fn no_such_bucket(bucket: &str) -> Error {
     Error::new(ErrorKind::NotFound, "look at", format!("s3://{bucket}"), "no such bucket")
         .advise("check the bucket's name and the endpoint")
 }

@@ -44,7 +44,9 @@ mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::{Entry, ListOptions, Listed, Listing};
+pub use dataset::{
+    DeleteOptions, DeleteReport, Deletion, Entry, ListOptions, Listed, Listing, Versions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
@@ -55,7 +57,7 @@ pub use options::{
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::{BucketInfo, Session};
-pub use transport::ObjectInfo;
 pub use transport::connect::{Proxies, Resolve, Resolving};
+pub use transport::{ObjectInfo, ObjectVersion};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

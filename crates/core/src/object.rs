@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use futures::future::BoxFuture;
 
 use crate::dataset::{ListOptions, Listing};
-use crate::engine::Engine;
-use crate::error::Result;
+use crate::dataset::delete_one;
+use crate::engine::{Engine, no_such_bucket};
+use crate::error::{ErrorKind, Result};
 use crate::many::{self, Item, Listener, ManyReport};
 use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
-use crate::transport::{ObjectInfo, Pages};
+use crate::transport::{Named, ObjectInfo, Pages};
 use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
 use crate::{download, upload};
@@ -79,6 +80,28 @@ impl Bucket {
     /// The bucket's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Asks whether the bucket is there, and gives its region, where the store tells it. An error of kind
+    /// [`crate::ErrorKind::NotFound`] where it is not.
+    pub async fn look(&self) -> Result<Option<String>> {
+        let name = self.name.clone();
+        self.engine
+            .drive(|engine| async move {
+                let scope = RetryScope::default();
+                let look = |_| engine.calls().head_bucket(&name);
+                match engine.retry().run(&scope, None, look).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        Err(no_such_bucket(&name).caused_by(error))
+                    }
+                    looked => looked,
+                }
+            })
+            .await
     }
 
     /// Makes the bucket. One that this account owns already is left as it is.
@@ -290,6 +313,23 @@ impl Object {
                 engine.head(&url, version_id.as_deref(), customer_key.as_ref(), &scope).await
             })
             .await
+    }
+
+    /// Deletes the object, or marks it as deleted where the bucket keeps versions. One that is not there
+    /// is a success.
+    pub async fn delete(&self) -> Result<()> {
+        self.delete_of(None).await
+    }
+
+    /// Deletes one version of it, for good.
+    pub async fn delete_version(&self, version_id: impl Into<String>) -> Result<()> {
+        self.delete_of(Some(version_id.into())).await
+    }
+
+    async fn delete_of(&self, version_id: Option<String>) -> Result<()> {
+        let (bucket, key) = (self.url.bucket().to_owned(), self.url.key().to_owned());
+        let object = Named { key, version_id };
+        self.engine.drive(|engine| async move { delete_one(&engine, &bucket, &object).await }).await
     }
 
     /// Gives up an unfinished multipart upload of this key, and what the store holds of it. One that

@@ -9,12 +9,16 @@
 // Comments on options are help texts, where backticks would show as such.
 #![allow(clippy::doc_markdown)]
 
+mod cat;
 mod cp;
+mod customer_key;
 mod demo;
 mod network;
 mod output;
 mod resume;
+mod rm;
 mod serve;
+mod stat;
 mod store;
 mod uploads;
 
@@ -22,12 +26,16 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub(crate) use cat::CatArgs;
 pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
+pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
+pub(crate) use rm::RmArgs;
 pub(crate) use serve::ServeArgs;
+pub(crate) use stat::StatArgs;
 pub(crate) use store::StoreArgs;
 pub(crate) use uploads::{AbortArgs, SelectArgs, UploadsArgs, UploadsCommand};
 
@@ -45,6 +53,13 @@ pub(crate) enum Command {
     /// Copy a file into a bucket, or an object into a file.
     // Boxed: it has many options, and the other commands should not take up as much.
     Cp(Box<CpArgs>),
+    /// Delete objects: single ones, all that match a pattern, or all below a prefix.
+    // Boxed as well, like those below: there are many options to reach a store.
+    Rm(Box<RmArgs>),
+    /// Show what the store knows of an object, or of a bucket.
+    Stat(Box<StatArgs>),
+    /// Print objects on standard output, one after the other, verified.
+    Cat(Box<CatArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -71,6 +86,7 @@ Examples:
   brigade cp backup.tar s3://my-bucket/backups/
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
+  brigade rm -r s3://my-bucket/tmp/ --dry-run
   brigade resume
   brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket

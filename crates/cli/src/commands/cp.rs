@@ -68,7 +68,7 @@ pub(super) async fn move_object(
     }
 }
 
-async fn to_stdout(
+pub(super) async fn to_stdout(
     session: &Session,
     url: &S3Url,
     options: DownloadOptions,

@@ -1,10 +1,14 @@
 //! The commands: each carries out what was meant and tells a printer.
 
+mod ask;
+mod cat;
 mod cp;
 mod demo;
 mod man;
 mod resume;
+mod rm;
 mod serve;
+mod stat;
 mod tally;
 mod uploads;
 mod watch;
@@ -28,6 +32,21 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
         Command::Cp(args) => {
             let mut printer = Printer::new(&args.output, args.target == "-", environment);
             let result = cp::run(&args, typed, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Rm(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = rm::run(&args, environment, &mut printer);
+            ended_with(result, &mut printer)
+        }
+        Command::Stat(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = stat::run(&args, environment, &mut printer);
+            ended_with(result, &mut printer)
+        }
+        Command::Cat(args) => {
+            let mut printer = Printer::new(&args.output, true, environment);
+            let result = cat::run(&args, environment, &mut printer);
             ended(result, &mut printer)
         }
         Command::Resume(args) => {

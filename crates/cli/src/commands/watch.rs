@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use brigade::Cancel;
 use brigade::progress::Events;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::exit::Exit;
@@ -68,9 +68,23 @@ impl<'a> Watch<'a> {
         &mut self,
         work: impl Future<Output = brigade::Result<T>>,
         cancel: &Cancel,
+        events: Events,
+    ) -> Result<T> {
+        self.job(work, cancel, events, futures::stream::empty(), |_, ()| {}).await
+    }
+
+    /// The same for a job of many things, each of which `outcomes` tells of: `tell` is called with it. All of
+    /// them are told before this ends.
+    pub(super) async fn job<T, O>(
+        &mut self,
+        work: impl Future<Output = brigade::Result<T>>,
+        cancel: &Cancel,
         mut events: Events,
+        outcomes: impl Stream<Item = O>,
+        mut tell: impl FnMut(&mut Printer, O),
     ) -> Result<T> {
         let mut work = pin!(work);
+        let mut outcomes = pin!(outcomes.fuse());
         // The first look comes after a tick, so that a transfer shorter than that shows no bar.
         let mut ticks = time::interval_at(time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +97,11 @@ impl<'a> Watch<'a> {
                 }
             };
             tokio::select! {
+                Some(outcome) = outcomes.next() => tell(self.printer, outcome),
                 result = &mut work => {
+                    while let Some(Some(outcome)) = outcomes.next().now_or_never() {
+                        tell(self.printer, outcome);
+                    }
                     self.tell(&mut events);
                     return match (result, stopping) {
                         // Done before it could be stopped: it is as good as any.
@@ -100,7 +118,8 @@ impl<'a> Watch<'a> {
                 }
                 exit = self.signals.next() => {
                     if let Some((first, _)) = stopping {
-                        return Err(Stopped { exit: first, message: abandoned("on a second signal") }.into());
+                        let message = self.abandoned("on a second signal");
+                        return Err(Stopped { exit: first, message }.into());
                     }
                     stopping = Some((exit, time::Instant::now() + CLEAN_UP));
                     self.stopped = Some(exit);
@@ -110,7 +129,7 @@ impl<'a> Watch<'a> {
                 () = too_late => {
                     let exit = stopping.map_or(Exit::INTERRUPTED, |(exit, _)| exit);
                     let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs_f32());
-                    return Err(Stopped { exit, message: abandoned(&why) }.into());
+                    return Err(Stopped { exit, message: self.abandoned(&why) }.into());
                 }
                 _ = ticks.tick() => {
                     self.tell(&mut events);
@@ -128,6 +147,16 @@ impl<'a> Watch<'a> {
         }
     }
 
+    fn abandoned(&self, why: &str) -> String {
+        if self.again.is_none() {
+            return format!("left {why}, and what was under way may be done or not");
+        }
+        format!(
+            "left {why}; what is recorded of it is kept, and the same command goes on from there; see \
+             brigade uploads list"
+        )
+    }
+
     /// Hands on all events that are there by now.
     fn tell(&mut self, events: &mut Events) {
         let now = Instant::now();
@@ -135,11 +164,4 @@ impl<'a> Watch<'a> {
             self.printer.event(&event, now);
         }
     }
-}
-
-fn abandoned(why: &str) -> String {
-    format!(
-        "left {why}; what is recorded of it is kept, and the same command goes on from there; see \
-         brigade uploads list"
-    )
 }

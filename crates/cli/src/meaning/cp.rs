@@ -142,14 +142,22 @@ fn encryption(args: &CpArgs, environment: &Environment) -> Result<Encryption> {
     }
 }
 
-/// The key of SSE-C, from where the arguments say it is.
 fn customer_key(args: &CpArgs, environment: &Environment) -> Result<Option<CustomerKey>> {
-    if let Some(file) = &args.sse_c_key_file {
+    customer_key_from(args.sse_c_key_file.as_deref(), args.sse_c_key_env.as_deref(), environment)
+}
+
+/// The key of SSE-C, from where the arguments say it is.
+pub(super) fn customer_key_from(
+    file: Option<&Path>,
+    variable: Option<&str>,
+    environment: &Environment,
+) -> Result<Option<CustomerKey>> {
+    if let Some(file) = file {
         let bytes = std::fs::read(file)
             .map_err(|source| brigade::Error::io("read the SSE-C key from", file, source))?;
         return Ok(Some(CustomerKey::parse(&bytes)?));
     }
-    let Some(name) = &args.sse_c_key_env else { return Ok(None) };
+    let Some(name) = variable else { return Ok(None) };
     let value = environment.path(name).ok_or_else(|| {
         // The name only: somebody may have typed the key itself here.
         Usage::error(
@@ -164,7 +172,7 @@ fn guessed_type(file: &Path) -> Option<String> {
     mime_guess::from_path(file).first_raw().map(str::to_owned)
 }
 
-fn verify(proof: Proof) -> Verify {
+pub(super) fn verify(proof: Proof) -> Verify {
     match proof {
         Proof::Auto => Verify::Auto,
         Proof::Require => Verify::Require,

@@ -135,11 +135,21 @@ impl Human {
     }
 
     pub(super) fn report(&mut self, report: &Report) {
+        self.warnings_of(report);
+        self.line(&summary::line(report));
+    }
+
+    pub(super) fn report_in_detail(&mut self, report: &Report) {
+        self.warnings_of(report);
+        self.detail(&summary::line(report));
+        self.clear();
+    }
+
+    fn warnings_of(&mut self, report: &Report) {
         for warning in &report.warnings {
             self.warning(warning);
         }
         self.next();
-        self.line(&summary::line(report));
     }
 
     pub(super) fn line(&mut self, line: &str) {
@@ -147,6 +157,12 @@ impl Human {
         if self.tell != Tell::Errors {
             // A reader that went away does not undo what was done.
             let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+        }
+    }
+
+    pub(super) fn detail(&mut self, line: &str) {
+        if self.tell == Tell::Everything {
+            self.line(line);
         }
     }
 

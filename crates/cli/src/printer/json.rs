@@ -118,10 +118,24 @@ impl Json {
         let Failure { exit, kind, message, advice } = failure;
         let (advice, exit_code) = (advice.as_deref(), exit.code());
         self.object("error", &Error { kind, message, advice, exit_code });
+        self.complain(message);
+        self.next();
+    }
+
+    pub(super) fn failed_one<T: Serialize>(
+        &mut self,
+        failure: &Failure,
+        event: &'static str,
+        object: &T,
+    ) {
+        self.object(event, object);
+        self.complain(&failure.message);
+    }
+
+    fn complain(&mut self, message: &str) {
         if let Some(err) = &mut self.err {
             let _ = writeln!(err, "brigade: error: {message}");
         }
-        self.next();
     }
 
     /// What comes now is of another transfer.

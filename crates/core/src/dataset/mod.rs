@@ -3,6 +3,7 @@
 //! A dataset is a folder or a prefix and all that is below it. Nothing here holds all its names at once: both
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
+mod delete;
 mod entry;
 mod glob;
 mod job;
@@ -11,10 +12,14 @@ mod pattern;
 mod record;
 mod sort;
 mod walk;
+mod versions;
 
+pub(crate) use delete::delete_one;
+pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub use entry::Entry;
 pub use job::{Admits, Compare, JobOptions, JobReport, Side, copy};
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};
 pub use walk::{Skip, Walk, WalkOptions, Walked, walk};
+pub use versions::Versions;

@@ -77,7 +77,7 @@ impl ObjectInfo {
 
     /// How many parts it was uploaded in, as far as the `ETag` tells: S3 and most stores end it in
     /// `-N`. An opaque one may end so by chance, hence never more than a hint.
-    pub(crate) fn parts(&self) -> Option<u32> {
+    pub fn parts(&self) -> Option<u32> {
         let etag = self.etag.as_deref()?.trim_matches('"');
         let count = etag.rsplit_once('-')?.1.parse().ok()?;
         (1..=MAX_PARTS).contains(&count).then_some(count)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use futures::channel::mpsc;
-use futures::{SinkExt as _, StreamExt as _};
+use futures::SinkExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{Job, Side};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 
 use super::{Job, Side};
 use crate::dataset::{DeleteOptions, Deletion, Entry, Sorter};
@@ -106,7 +106,7 @@ pub(super) async fn of_store(
     bucket: &Bucket,
     keys: impl Stream<Item = (String, Option<String>)> + Send + 'static,
 ) -> Result<()> {
-    let (outcomes, mut told) = tokio::sync::mpsc::channel(OUTCOMES);
+    let (outcomes, mut told) = futures::channel::mpsc::channel(OUTCOMES);
     let options = DeleteOptions {
         outcomes: Some(outcomes),
         cancel: job.options.cancel.clone(),
@@ -114,7 +114,7 @@ pub(super) async fn of_store(
         ..DeleteOptions::default()
     };
     let telling = async {
-        while let Some(deletions) = told.recv().await {
+        while let Some(deletions) = told.next().await {
             for Deletion { key, error, .. } in deletions {
                 let target = format!("s3://{}/{key}", bucket.name());
                 match error {
