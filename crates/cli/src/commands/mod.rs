@@ -3,6 +3,7 @@
 mod cp;
 mod demo;
 mod man;
+mod mv;
 mod resume;
 mod serve;
 mod tally;
@@ -28,6 +29,11 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
         Command::Cp(args) => {
             let mut printer = Printer::new(&args.output, args.target == "-", environment);
             let result = cp::run(&args, typed, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Mv(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = mv::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
         }
         Command::Resume(args) => {

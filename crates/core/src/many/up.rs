@@ -13,7 +13,7 @@ use super::{Job, ManyReport, Moves, Pair, SMALL_BYTES, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
-use crate::options::{Encryption, UploadOptions, Verify};
+use crate::options::{ContentHeaders, Encryption, UploadOptions, Verify};
 use crate::progress::Operation;
 use crate::schedule::Admission;
 use crate::upload;
@@ -149,6 +149,8 @@ where
 fn is_plain(options: &UploadOptions) -> bool {
     options.storage_class.is_none()
         && options.metadata.is_empty()
+        && options.tags.is_empty()
+        && options.headers == ContentHeaders::default()
         && !options.if_none_match
         && matches!(options.encryption, Encryption::BucketDefault)
         && options.verify != Verify::Require

@@ -29,8 +29,17 @@ use super::place::Asked;
 /// each may be written as three.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// How an answer to the completion ends. An error counts: it is one, and the SDK reads which.
-const ENDS: [&[u8]; 3] = [b"CompleteMultipartUploadResult>", b"Error>", b"Error/>"];
+/// Requests whose answer a store may begin before it knows the end.
+const SLOW: [&str; 3] = ["CompleteMultipartUpload", "CopyObject", "UploadPartCopy"];
+
+/// How an answer to one of them ends. An error counts: it is one, and the SDK reads which.
+const ENDS: [&[u8]; 5] = [
+    b"CompleteMultipartUploadResult>",
+    b"CopyObjectResult>",
+    b"CopyPartResult>",
+    b"Error>",
+    b"Error/>",
+];
 
 /// The longest of [`ENDS`].
 const END_BYTES: usize = ENDS[0].len();
@@ -84,7 +93,7 @@ impl Intercept for Answers {
             return Ok(());
         }
         let body = response.take_body();
-        *response.body_mut() = if operation == "CompleteMultipartUpload" && is_success {
+        *response.body_mut() = if SLOW.contains(&operation) && is_success {
             SdkBody::from_body_1_x(Limited::new(Whole::new(body), MAX_ANSWER_BYTES))
         } else {
             SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER_BYTES))
@@ -93,7 +102,7 @@ impl Intercept for Answers {
     }
 }
 
-/// The answer to a completion, without the blanks that a store sends while it is at work, which an
+/// The answer to a completion or a copy, without the blanks that a store sends while it is at work, which an
 /// XML declaration must not follow; an error if it ends before its end.
 struct Whole {
     answer: SdkBody,
