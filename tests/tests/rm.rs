@@ -80,7 +80,8 @@ fn single_keys_and_patterns_are_what_they_say() {
     assert_eq!(left(&trap), ["ab", "ac", "b/2.txt", "b/c/3.gz"]);
     // Several at once, of one bucket: one request.
     let before = trap.count("DeleteObjects");
-    let run = rm(&trap, "s3://bucket/ab s3://bucket/ac s3://bucket/b/**").run().succeeded_silently();
+    let run =
+        rm(&trap, "s3://bucket/ab s3://bucket/ac s3://bucket/b/**").run().succeeded_silently();
     assert!(run.text().starts_with("deleted 4 objects in "), "{run}");
     assert_eq!(trap.count("DeleteObjects") - before, 1);
     assert!(left(&trap).is_empty());
@@ -91,7 +92,8 @@ fn single_keys_and_patterns_are_what_they_say() {
 #[test]
 fn keys_that_xml_cannot_hold_go_by_themselves() {
     let keys = [
-        " a", "../x", "/abs", "a", "a ", "a//b", "a\u{1}b", "c\nd", "c\rd", "e&<>'\"", "t\ta", "ü/😀",
+        " a", "../x", "/abs", "a", "a ", "a//b", "a\u{1}b", "c\nd", "c\rd", "e&<>'\"", "t\ta",
+        "ü/😀",
     ];
     let mut sorted: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
     sorted.sort();
@@ -106,7 +108,8 @@ fn keys_that_xml_cannot_hold_go_by_themselves() {
     assert!(left(&trap).is_empty());
     assert_eq!(trap.count("DeleteObject") - singles, 5, "{run}");
     assert_eq!(trap.count("DeleteObjects"), 1, "{run}");
-    let told = events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
+    let told =
+        events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
     assert!(told.contains(&"a\u{1}b".into()), "{run}");
     // On a terminal they are shown, not obeyed.
     let run = trap.brigade(["rm", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
@@ -153,7 +156,9 @@ fn a_whole_bucket_goes_only_with_a_yes() {
 #[test]
 fn what_is_not_there_or_not_allowed_has_its_code() {
     let trap = holding(["a", "b"]);
-    for line in ["s3://missing/a", "-r s3://missing/a", "s3://missing/a*", "s3://missing/a --dry-run"] {
+    for line in
+        ["s3://missing/a", "-r s3://missing/a", "s3://missing/a*", "s3://missing/a --dry-run"]
+    {
         let said = rm(&trap, line).run().failed(4);
         assert!(said.contains("no such bucket"), "{line}: {said}");
     }
@@ -260,7 +265,8 @@ fn a_listing_that_ends_early_is_said() {
 #[test]
 fn a_signal_stops_it_between_requests() {
     let trap = holding((0..40).map(|number| format!("k{number:02}")));
-    std::fs::write(trap.path("few.toml"), "base = \"brigade\"\ndelete_page_size = 4\n").expect("made");
+    std::fs::write(trap.path("few.toml"), "base = \"brigade\"\ndelete_page_size = 4\n")
+        .expect("made");
     let stall = Action::Stall { at: Place::Response, time: Some(Duration::from_millis(300)) };
     trap.misbehave(Rule::on("DeleteObjects").then(stall));
     let line = "s3://bucket/k* --concurrency 2 --store-profile few.toml --json";

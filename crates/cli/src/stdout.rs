@@ -1,4 +1,4 @@
-//! Standard output, for whole texts and for an object's bytes.
+//! Standard output, for whole texts and for an object's bytes; and standard input, for those.
 //!
 //! Rust ignores SIGPIPE, so a reader that goes away shows as a failed write instead of ending the
 //! process. Texts are then simply not finished. An object is: the transfer must stop, quietly, and
@@ -15,6 +15,11 @@ pub(crate) fn print(text: &[u8]) {
     let mut out = io::stdout().lock();
     // Who closed standard output does not want to know.
     let _ = out.write_all(text).and_then(|()| out.flush());
+}
+
+/// Standard input without Rust's buffer, which would only be one more copy.
+pub(crate) fn stdin() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Standard output without Rust's line buffer, which looks for a newline in every chunk.

@@ -109,6 +109,11 @@ impl Engine {
         Self { stages: Arc::clone(&self.stages), home: lane }
     }
 
+    /// Whether it is of the same session.
+    pub(crate) fn is_of_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.stages, &other.stages)
+    }
+
     /// Requests over this transfer's own lane: everything but the parts.
     pub(crate) fn calls(&self) -> &Calls {
         self.calls_on(self.home)

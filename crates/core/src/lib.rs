@@ -21,6 +21,7 @@
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod account;
+mod copy;
 pub mod dataset;
 mod download;
 mod engine;
@@ -52,8 +53,9 @@ pub use file::guard_mapped_files;
 pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
-    Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, ContentHeaders, CopyOptions, Credentials, CustomerKey, Description,
+    DirectIo, DownloadOptions, Encryption, Resume, RetryOptions, SessionOptions, StreamOptions,
+    UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::{BucketInfo, Session};

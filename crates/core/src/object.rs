@@ -1,22 +1,24 @@
 //! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
-use crate::dataset::{ListOptions, Listing};
 use crate::dataset::delete_one;
+use crate::dataset::{ListOptions, Listing};
 use crate::engine::{Engine, no_such_bucket};
 use crate::error::{ErrorKind, Result};
 use crate::many::{self, Item, Listener, ManyReport};
-use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
+use crate::options::{
+    Cancel, CopyOptions, CustomerKey, DownloadOptions, StreamOptions, UploadOptions,
+};
 use crate::report::Report;
 use crate::schedule::RetryScope;
 use crate::transport::{Named, ObjectInfo, Pages};
 use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
-use crate::{download, upload};
+use crate::{copy, download, upload};
 
 /// A transfer that starts when it is first polled. It borrows nothing, so it can be spawned, joined
 /// with others or kept.
@@ -242,6 +244,80 @@ impl Object {
             let options = UploadOptions { cancel, ..options };
             upload::run(&engine, &path, &url, &options, window).await
         })
+    }
+
+    /// Uploads what `reader` brings, in parallel parts when it is more than one, and verifies it. It is
+    /// read on a thread of its own, no faster than the store takes it.
+    ///
+    /// What the reader produces cannot be told from what it should have: a producer that fails and
+    /// ends makes a shorter object. A stream cannot be resumed, and one that fails leaves nothing behind.
+    ///
+    /// ```no_run
+    /// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+    /// let report = object.upload_from(std::io::stdin(), Default::default()).await?;
+    /// println!("{} bytes", report.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn upload_from(
+        &self,
+        reader: impl Read + Send + 'static,
+        options: StreamOptions,
+    ) -> Transfer {
+        let (url, reader) = (self.url.clone(), Box::new(reader));
+        self.transfer(options.upload.cancel.child(), move |engine, cancel| async move {
+            let window = engine.window(options.upload.concurrency);
+            let upload = UploadOptions { cancel, ..options.upload };
+            let options = StreamOptions { upload, ..options };
+            upload::from_reader(&engine, reader, &url, &options, window).await
+        })
+    }
+
+    /// Copies an object of the same store to this one: the store does it by itself, in parts where it
+    /// is large. What describes the source, its tags and how it is kept come along, unless the options
+    /// say otherwise. A store that cannot copy has it go through this machine, with a warning.
+    ///
+    /// ```no_run
+    /// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+    /// let source = "s3://logs/2026/11.gz".parse()?;
+    /// object.copy_from(&source, Default::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn copy_from(&self, source: &S3Url, options: CopyOptions) -> Transfer {
+        self.copy_from_object(&Self::new(self.engine.clone(), source.clone()), options)
+    }
+
+    /// The same, of an object that may be another session's: at another endpoint, in another region, of
+    /// another account. Then it goes through this machine, in memory, never to a disk.
+    pub fn copy_from_object(&self, source: &Self, options: CopyOptions) -> Transfer {
+        let (source, url) = (source.clone(), self.url.clone());
+        self.transfer(options.cancel.child(), move |engine, cancel| async move {
+            let window = engine.window(options.concurrency);
+            let options = CopyOptions { cancel, ..options };
+            let from = copy::End { engine: &source.engine, url: &source.url };
+            let to = copy::End { engine: &engine, url: &url };
+            copy::run(from, to, &options, window).await
+        })
+    }
+
+    /// Removes the object if it is still the one with this `ETag`, as in [`Report::source_etag`]; in a
+    /// bucket that keeps versions, a marker takes its place. Where the store does not look at the
+    /// condition, that was looked at just before. An object of SSE-C is looked at with its key.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Changed`] where it is another one by now.
+    pub async fn delete_if_unchanged(
+        &self,
+        etag: &str,
+        customer_key: Option<CustomerKey>,
+    ) -> Result<()> {
+        let (url, etag) = (self.url.clone(), etag.to_owned());
+        self.engine
+            .drive(|engine| async move {
+                copy::remove(&engine, &url, &etag, customer_key.as_ref()).await
+            })
+            .await
     }
 
     /// Downloads to the file at `path` with default options; see [`Object::download_file_with`].

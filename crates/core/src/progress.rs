@@ -30,6 +30,8 @@ pub enum Operation {
     Upload,
     /// From the store into a file or a writer.
     Download,
+    /// From one object to another, on the store or through this machine.
+    Copy,
 }
 
 impl Operation {
@@ -38,6 +40,7 @@ impl Operation {
         match self {
             Self::Upload => "upload",
             Self::Download => "download",
+            Self::Copy => "copy",
         }
     }
 }
@@ -55,14 +58,21 @@ pub enum Event {
         source: String,
         /// Where they go.
         target: String,
-        /// Payload bytes to move.
+        /// Payload bytes to move; of a stream, what was expected, or 0.
         size_bytes: u64,
-        /// Parts to move.
+        /// Parts to move; 0 of a stream.
         parts: u32,
         /// Size of every part but the last.
         part_size_bytes: u64,
         /// Parts allowed in flight.
         concurrency: usize,
+    },
+    /// A stream turned out longer than one part: this is how much its parts can hold.
+    Reach {
+        /// Size of the first parts.
+        part_size_bytes: u64,
+        /// Of all that there can be, together.
+        reach_bytes: u64,
     },
     /// A part was admitted and its request is being sent.
     PartStarted {

@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use cat::CatArgs;
-pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
+pub(crate) use cp::{Checksum, CpArgs, Direct, Directive, Proof, SourceArgs, Sse};
 pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
 pub(crate) use network::NetworkArgs;
@@ -50,7 +50,7 @@ pub(crate) struct Cli {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Copy a file into a bucket, or an object into a file.
+    /// Copy a file or standard input into a bucket, an object into a file, or an object to another.
     // Boxed: it has many options, and the other commands should not take up as much.
     Cp(Box<CpArgs>),
     /// Delete objects: single ones, all that match a pattern, or all below a prefix.
@@ -60,6 +60,9 @@ pub(crate) enum Command {
     Stat(Box<StatArgs>),
     /// Print objects on standard output, one after the other, verified.
     Cat(Box<CatArgs>),
+    /// Move a file or an object: copy it, verify the copy, then remove the source.
+    #[command(after_help = MV_EXAMPLES)]
+    Mv(Box<CpArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -87,11 +90,18 @@ Examples:
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
   brigade rm -r s3://my-bucket/tmp/ --dry-run
+  brigade cp s3://my-bucket/a s3://other-bucket/b
   brigade resume
   brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket
 
 Run 'brigade COMMAND --help' for a command's options and examples.";
+
+const MV_EXAMPLES: &str = "\
+Examples:
+  brigade mv backup.tar s3://my-bucket/backups/
+  brigade mv s3://my-bucket/monday.tar .
+  brigade mv s3://my-bucket/monday.tar s3://my-bucket/2026/monday.tar --verify require";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

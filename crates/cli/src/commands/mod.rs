@@ -5,6 +5,7 @@ mod cat;
 mod cp;
 mod demo;
 mod man;
+mod mv;
 mod resume;
 mod rm;
 mod serve;
@@ -47,6 +48,11 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
         Command::Cat(args) => {
             let mut printer = Printer::new(&args.output, true, environment);
             let result = cat::run(&args, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Mv(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = mv::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
         }
         Command::Resume(args) => {

@@ -28,7 +28,11 @@ impl Printing {
             return Err(Usage::error(format!(
                 "{prefix} names a bucket or a prefix, not an object; name a key, or all below it with \
                  {prefix}{}**",
-                if prefix.prefix().is_empty() && !prefix.to_string().ends_with('/') { "/" } else { "" }
+                if prefix.prefix().is_empty() && !prefix.to_string().ends_with('/') {
+                    "/"
+                } else {
+                    ""
+                }
             )));
         }
         if args.version_id.is_some() && !matches!(chosen.as_slice(), [Chosen::One(_)]) {
@@ -40,7 +44,12 @@ impl Printing {
             concurrency: args.concurrency.map(usize::from),
             verify: cp::verify(args.verify),
             version_id: args.version_id.clone(),
-            customer_key: cp::customer_key_from(file.as_deref(), variable.as_deref(), environment)?,
+            customer_key: cp::customer_key(
+                file.as_deref(),
+                variable.as_deref(),
+                "--sse-c-key-env",
+                environment,
+            )?,
             ..DownloadOptions::default()
         };
         Ok(Self {

@@ -33,7 +33,12 @@ impl Look {
             session: session::options(&args.store, environment)?,
             urls,
             version_id: args.version_id.clone(),
-            customer_key: cp::customer_key_from(file.as_deref(), variable.as_deref(), environment)?,
+            customer_key: cp::customer_key(
+                file.as_deref(),
+                variable.as_deref(),
+                "--sse-c-key-env",
+                environment,
+            )?,
             warnings: session::warnings(&args.store),
         })
     }

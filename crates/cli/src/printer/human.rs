@@ -68,6 +68,20 @@ impl Human {
         self.meter.event(event, now);
         match event {
             Event::Warning { message } => self.warning(message),
+            Event::Reach { part_size_bytes, reach_bytes } => self.notice(&format!(
+                "reads on up to {} in parts from {} on; more needs --expected-size or --spool",
+                format_size(*reach_bytes),
+                format_size(*part_size_bytes),
+            )),
+            Event::Started { source, target, parts: 0, .. } if self.tell == Tell::Everything => {
+                let whole = format!(
+                    "{} {} to {}",
+                    verb(self.meter.phase),
+                    one_line(source),
+                    one_line(target)
+                );
+                self.notice(&whole);
+            }
             Event::Started { source, target, size_bytes, parts, part_size_bytes, .. }
                 if self.tell == Tell::Everything =>
             {
@@ -106,6 +120,16 @@ impl Human {
         if now >= due {
             self.next_line = Some(now + LINE_EVERY);
             let meter = &self.meter;
+            if meter.is_open() {
+                let line = format!(
+                    "{}, {}, {}, {}",
+                    verb(meter.phase),
+                    format_size(meter.bytes_done),
+                    rate(meter.bytes_per_s()),
+                    count(meter.parts_done.into(), "part"),
+                );
+                return self.notice(&line);
+            }
             let line = format!(
                 "{} {}%, {} of {}, {}, {} left, {} of {}",
                 verb(meter.phase),

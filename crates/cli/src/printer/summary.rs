@@ -14,6 +14,7 @@ pub(super) fn line(report: &Report) -> String {
     let verb = match report.operation {
         Operation::Upload => "uploaded",
         Operation::Download => "downloaded",
+        Operation::Copy => "copied",
         _ => "moved",
     };
     format!(

@@ -11,8 +11,8 @@ mod list;
 mod pattern;
 mod record;
 mod sort;
-mod walk;
 mod versions;
+mod walk;
 
 pub(crate) use delete::delete_one;
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
@@ -21,5 +21,5 @@ pub use job::{Admits, Compare, JobOptions, JobReport, Side, copy};
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};
-pub use walk::{Skip, Walk, WalkOptions, Walked, walk};
 pub use versions::Versions;
+pub use walk::{Skip, Walk, WalkOptions, Walked, walk};

@@ -14,7 +14,7 @@ use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
-use crate::options::{Encryption, UploadOptions, Verify};
+use crate::options::{ContentHeaders, Encryption, UploadOptions, Verify};
 use crate::progress::Operation;
 use crate::schedule::Admission;
 use crate::upload;
@@ -164,6 +164,8 @@ where
 fn is_plain(options: &UploadOptions) -> bool {
     options.storage_class.is_none()
         && options.metadata.is_empty()
+        && options.tags.is_empty()
+        && options.headers == ContentHeaders::default()
         && !options.if_none_match
         && matches!(options.encryption, Encryption::BucketDefault)
         && options.verify != Verify::Require

@@ -29,8 +29,17 @@ use super::place::Asked;
 /// each may be written as three.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// How an answer to the completion ends. An error counts: it is one, and the SDK reads which.
-const ENDS: [&[u8]; 3] = [b"CompleteMultipartUploadResult>", b"Error>", b"Error/>"];
+/// Requests whose answer a store may begin before it knows the end.
+const SLOW: [&str; 3] = ["CompleteMultipartUpload", "CopyObject", "UploadPartCopy"];
+
+/// How an answer to one of them ends. An error counts: it is one, and the SDK reads which.
+const ENDS: [&[u8]; 5] = [
+    b"CompleteMultipartUploadResult>",
+    b"CopyObjectResult>",
+    b"CopyPartResult>",
+    b"Error>",
+    b"Error/>",
+];
 
 /// The longest of [`ENDS`].
 const END_BYTES: usize = ENDS[0].len();
@@ -91,7 +100,7 @@ impl Intercept for Answers {
         }
         let body = response.take_body();
         let whole = match operation {
-            "CompleteMultipartUpload" if is_success => Some(Expected::Completion),
+            slow if SLOW.contains(&slow) && is_success => Some(Expected::Slow),
             "DeleteObjects" if is_success => Some(Expected::Deletion),
             _ => None,
         };
@@ -108,7 +117,8 @@ impl Intercept for Answers {
 /// What an answer that has to be whole is of.
 #[derive(Debug, Clone, Copy)]
 enum Expected {
-    Completion,
+    /// Of one of [`SLOW`].
+    Slow,
     /// Cut short, it would tell of fewer failures than there are.
     Deletion,
 }
@@ -137,7 +147,7 @@ impl Whole {
     fn is_whole(&self) -> bool {
         let ends_with = |end: &[u8]| self.tail.ends_with(end);
         match self.what {
-            Expected::Completion => ENDS.iter().any(|end| ends_with(end)),
+            Expected::Slow => ENDS.iter().any(|end| ends_with(end)),
             Expected::Deletion => {
                 let is_one = self.head.windows(DELETED.len()).any(|window| window == DELETED);
                 // One that tells of nothing may be a single element, with its name space in it.
@@ -192,7 +202,7 @@ mod tests {
 
     /// What is read of an answer to a completion that comes in these pieces.
     fn read(pieces: &[&'static str]) -> Option<String> {
-        read_as(Expected::Completion, pieces)
+        read_as(Expected::Slow, pieces)
     }
 
     fn read_as(what: Expected, pieces: &[&'static str]) -> Option<String> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use futures::channel::mpsc;
 use futures::SinkExt as _;
+use futures::channel::mpsc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{Job, Side};
@@ -118,7 +118,11 @@ fn heard(job: &Job, outcome: Outcome) -> Option<Item> {
                 return Some(item);
             }
             let detail = "it was moved and could not be proven, so its source was kept";
-            job.failed(source.clone(), None, &Error::new(ErrorKind::Integrity, "move", source, detail));
+            job.failed(
+                source.clone(),
+                None,
+                &Error::new(ErrorKind::Integrity, "move", source, detail),
+            );
             None
         }
         Err(error) => {

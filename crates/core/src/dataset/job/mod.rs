@@ -165,7 +165,8 @@ async fn run(
     });
     let job = Job::new(name, source, target, options);
     let (items, queue) = futures::channel::mpsc::channel(QUEUE);
-    let (searched, acted) = futures::join!(search::run(&job, items), act::run(&engine, &job, queue));
+    let (searched, acted) =
+        futures::join!(search::run(&job, items), act::run(&engine, &job, queue));
     let moved = acted?;
     let searched = searched?;
     let is_safe = searched.is_complete && searched.is_ordered && !job.is_stopped();

@@ -54,7 +54,9 @@ impl Side {
     pub(super) fn place_of(&self, name: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(name).display().to_string(),
-            Self::Objects { bucket, prefix, .. } => format!("s3://{}/{prefix}{name}", bucket.name()),
+            Self::Objects { bucket, prefix, .. } => {
+                format!("s3://{}/{prefix}{name}", bucket.name())
+            }
         }
     }
 }
@@ -100,8 +102,11 @@ impl Names {
     ) -> Result<Self> {
         let kind = match side {
             Side::Folder(folder) => {
-                let options =
-                    WalkOptions { follow_symlinks, cancel: cancel.clone(), ..WalkOptions::default() };
+                let options = WalkOptions {
+                    follow_symlinks,
+                    cancel: cancel.clone(),
+                    ..WalkOptions::default()
+                };
                 Kind::Walk(walk(folder.as_path(), options)?)
             }
             Side::Objects { bucket, prefix, pattern } => {
