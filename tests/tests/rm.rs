@@ -1,6 +1,5 @@
 //! `brigade rm`, and what it stands on: objects deleted in lists, by name, by pattern, below a prefix.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brigade::{DeleteOptions, ErrorKind, ListOptions};
@@ -80,7 +79,8 @@ fn single_keys_and_patterns_are_what_they_say() {
     assert_eq!(left(&trap), ["ab", "ac", "b/2.txt", "b/c/3.gz"]);
     // Several at once, of one bucket: one request.
     let before = trap.count("DeleteObjects");
-    let run = rm(&trap, "s3://bucket/ab s3://bucket/ac s3://bucket/b/**").run().succeeded_silently();
+    let run =
+        rm(&trap, "s3://bucket/ab s3://bucket/ac s3://bucket/b/**").run().succeeded_silently();
     assert!(run.text().starts_with("deleted 4 objects in "), "{run}");
     assert_eq!(trap.count("DeleteObjects") - before, 1);
     assert!(left(&trap).is_empty());
@@ -91,7 +91,8 @@ fn single_keys_and_patterns_are_what_they_say() {
 #[test]
 fn keys_that_xml_cannot_hold_go_by_themselves() {
     let keys = [
-        " a", "../x", "/abs", "a", "a ", "a//b", "a\u{1}b", "c\nd", "c\rd", "e&<>'\"", "t\ta", "ü/😀",
+        " a", "../x", "/abs", "a", "a ", "a//b", "a\u{1}b", "c\nd", "c\rd", "e&<>'\"", "t\ta",
+        "ü/😀",
     ];
     let mut sorted: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
     sorted.sort();
@@ -106,7 +107,8 @@ fn keys_that_xml_cannot_hold_go_by_themselves() {
     assert!(left(&trap).is_empty());
     assert_eq!(trap.count("DeleteObject") - singles, 5, "{run}");
     assert_eq!(trap.count("DeleteObjects"), 1, "{run}");
-    let told = events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
+    let told =
+        events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
     assert!(told.contains(&"a\u{1}b".into()), "{run}");
     // On a terminal they are shown, not obeyed.
     let run = trap.brigade(["rm", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
@@ -144,7 +146,7 @@ fn a_whole_bucket_goes_only_with_a_yes() {
     assert!(rm(&trap, "s3://bucket").run().failed(2).contains("add -r"));
     assert!(rm(&trap, "-r s3://bucket/b*").run().failed(2).contains("leave off -r"));
     assert!(rm(&trap, "file").run().failed(2).contains("s3://bucket/key"));
-    assert_eq!(trap.store().stats().requests(), trap.count("PutObject") + trap.count("HeadBucket"));
+    assert_eq!((trap.count("ListObjectsV2"), trap.count("DeleteObjects")), (0, 0));
     assert_eq!(left(&trap).len(), 2);
     rm(&trap, "-r s3://bucket --yes").run().succeeded_silently();
     assert!(left(&trap).is_empty());
@@ -153,7 +155,9 @@ fn a_whole_bucket_goes_only_with_a_yes() {
 #[test]
 fn what_is_not_there_or_not_allowed_has_its_code() {
     let trap = holding(["a", "b"]);
-    for line in ["s3://missing/a", "-r s3://missing/a", "s3://missing/a*", "s3://missing/a --dry-run"] {
+    for line in
+        ["s3://missing/a", "-r s3://missing/a", "s3://missing/a*", "s3://missing/a --dry-run"]
+    {
         let said = rm(&trap, line).run().failed(4);
         assert!(said.contains("no such bucket"), "{line}: {said}");
     }
@@ -172,14 +176,9 @@ fn what_is_not_there_or_not_allowed_has_its_code() {
 #[test]
 fn what_fails_for_a_while_is_asked_for_again_and_only_that() {
     let trap = holding((0..20).map(|number| format!("k{number:02}")));
-    let bodies = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&bodies);
     trap.misbehave([
         Rule::on("DeleteObjects").nth(1).then(Action::refuse_key("k0*", "InternalError")),
         Rule::on("DeleteObjects").nth(1).then(Action::refuse_key("k01", "SlowDown")),
-        Rule::on("DeleteObjects").then(Action::edit(move |_, text| {
-            seen.lock().expect("no panic").push(text.len());
-        })),
     ]);
     let run = rm(&trap, "s3://bucket/k* --json").run().succeeded_silently();
     let sum = last(&run);
@@ -260,7 +259,8 @@ fn a_listing_that_ends_early_is_said() {
 #[test]
 fn a_signal_stops_it_between_requests() {
     let trap = holding((0..40).map(|number| format!("k{number:02}")));
-    std::fs::write(trap.path("few.toml"), "base = \"brigade\"\ndelete_page_size = 4\n").expect("made");
+    std::fs::write(trap.path("few.toml"), "base = \"brigade\"\ndelete_page_size = 4\n")
+        .expect("made");
     let stall = Action::Stall { at: Place::Response, time: Some(Duration::from_millis(300)) };
     trap.misbehave(Rule::on("DeleteObjects").then(stall));
     let line = "s3://bucket/k* --concurrency 2 --store-profile few.toml --json";
@@ -301,8 +301,9 @@ fn versions_go_for_good() {
         s3.put_bucket_versioning(Bucket='versioned',VersioningConfiguration={'Status':'Enabled'})\n\
         for key in ['a','a','ab','d/1','d/1','d/2']: s3.put_object(Bucket='versioned',Key=key,Body=b'x')\n\
         s3.delete_object(Bucket='versioned',Key='d/1')\n";
-    let url = store.endpoint().url();
-    let made = python.command().args(["-c", script, url]).output().expect("it runs");
+    let (url, home) = (store.endpoint().url.as_str(), brigade_tests::peers::folder());
+    let mut boto3 = python.command(python.program("python"), home.path());
+    let made = boto3.args(["-c", script, url]).output().expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let sandbox = Sandbox::new();
     let versions = || -> Vec<_> {

@@ -44,7 +44,9 @@ mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::{DeleteOptions, DeleteReport, Deletion, Entry, Versions};
+pub use dataset::{
+    DeleteOptions, DeleteReport, Deletion, Entry, ListOptions, Listed, Listing, Versions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
@@ -54,7 +56,7 @@ pub use options::{
     Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
-pub use session::Session;
+pub use session::{BucketInfo, Session};
 pub use transport::connect::{Proxies, Resolve, Resolving};
 pub use transport::{ObjectInfo, ObjectVersion};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
-use crate::dataset::delete_one;
+use crate::dataset::{ListOptions, Listing, delete_one};
 use crate::engine::{Engine, no_such_bucket};
 use crate::error::{ErrorKind, Result};
 use crate::many::{self, ManyReport};
@@ -146,6 +146,11 @@ impl Bucket {
                 many::download(&engine, &name, objects, seen).await
             })
             .await
+    }
+
+    /// The objects whose keys begin with `prefix`, as a stream; see [`Listing`].
+    pub fn list(&self, prefix: &str, options: ListOptions) -> Listing {
+        Listing::begin(&self.engine, &self.name, prefix, options)
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in

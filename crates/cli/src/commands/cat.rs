@@ -4,8 +4,8 @@
 //! that fails ends it, since what follows would be taken for what is missing.
 
 use anyhow::{Context as _, Result};
-use brigade::{Cancel, DownloadOptions, Error, ErrorKind, ListOptions, Listed, S3Url, Session};
 use brigade::progress;
+use brigade::{Cancel, DownloadOptions, Error, ErrorKind, ListOptions, Listed, S3Url, Session};
 use futures::StreamExt as _;
 
 use super::block_on;
@@ -18,11 +18,7 @@ use crate::meaning::{Chosen, Printing};
 use crate::printer::Printer;
 use crate::signals::Stopped;
 
-pub(super) fn run(
-    args: &CatArgs,
-    environment: &Environment,
-    printer: &mut Printer,
-) -> Result<()> {
+pub(super) fn run(args: &CatArgs, environment: &Environment, printer: &mut Printer) -> Result<()> {
     let printing = Printing::from_args(args, environment)?;
     for warning in &printing.warnings {
         printer.warning(warning);

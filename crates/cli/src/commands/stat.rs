@@ -145,7 +145,9 @@ fn lines(url: &S3Url, info: &ObjectInfo, now: SystemTime) -> Vec<String> {
     add("parts", info.parts().map(|parts| parts.to_string()));
     for sum in &info.checksums {
         let name = sum.algorithm.name().to_ascii_uppercase();
-        let kind = sum.kind.map(|kind| format!(", {}", kind.name().to_ascii_lowercase().replace('_', "-")));
+        let kind = sum
+            .kind
+            .map(|kind| format!(", {}", kind.name().to_ascii_lowercase().replace('_', "-")));
         add("checksum", Some(format!("{name} {}{}", sum.value, kind.unwrap_or_default())));
     }
     for (name, value) in &info.metadata {

@@ -28,7 +28,11 @@ impl Printing {
             return Err(Usage::error(format!(
                 "{prefix} names a bucket or a prefix, not an object; name a key, or all below it with \
                  {prefix}{}**",
-                if prefix.prefix().is_empty() && !prefix.to_string().ends_with('/') { "/" } else { "" }
+                if prefix.prefix().is_empty() && !prefix.to_string().ends_with('/') {
+                    "/"
+                } else {
+                    ""
+                }
             )));
         }
         if args.version_id.is_some() && !matches!(chosen.as_slice(), [Chosen::One(_)]) {

@@ -27,9 +27,7 @@ impl Chosen {
     /// Reads a URL, in which `*`, `?` and `[` are wildcards if `globs`.
     pub(crate) fn parse(typed: &str, globs: bool, recursive: bool) -> Result<Self> {
         if !S3Url::looks_like(typed) {
-            return Err(Usage::error(format!(
-                "{typed} is not in a store; write s3://bucket/key"
-            )));
+            return Err(Usage::error(format!("{typed} is not in a store; write s3://bucket/key")));
         }
         let url: S3Url = typed.parse()?;
         let pattern = if globs { Some(Pattern::parse(url.key())?) } else { None };
@@ -113,7 +111,9 @@ mod tests {
             assert!(logs.holds("logs/a") && logs.holds("logs//") && logs.holds("logs/"));
             assert!(!logs.holds("logs2/a") && !logs.holds("logs"));
         }
-        assert!(chosen("s3://b", true).is_whole_bucket() && chosen("s3://b/", true).is_whole_bucket());
+        assert!(
+            chosen("s3://b", true).is_whole_bucket() && chosen("s3://b/", true).is_whole_bucket()
+        );
         assert!(!chosen("s3://b//", true).is_whole_bucket());
     }
 

@@ -6,11 +6,13 @@
 mod delete;
 mod entry;
 mod glob;
+mod list;
 mod pattern;
 mod versions;
 
 pub(crate) use delete::delete_one;
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub use entry::Entry;
+pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use versions::Versions;

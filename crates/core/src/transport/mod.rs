@@ -39,7 +39,8 @@ use aws_types::service_config::ServiceConfigKey;
 
 pub use calls::ObjectVersion;
 pub(crate) use calls::{
-    Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+    Calls, LIST, ListPage, ListQuery, ListedBucket, ListedObject, ListedPart, ListedUpload,
+    PageStart, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
 pub(crate) use calls::{DELETE, DeleteSum, LIST_VERSIONS, Marker, Named, Refusal};
 pub(crate) use direct::{Detour, Direct};

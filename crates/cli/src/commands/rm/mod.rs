@@ -28,11 +28,7 @@ use crate::meaning::{Chosen, Removal};
 use crate::printer::Printer;
 use crate::signals::Stopped;
 
-pub(super) fn run(
-    args: &RmArgs,
-    environment: &Environment,
-    printer: &mut Printer,
-) -> Result<Exit> {
+pub(super) fn run(args: &RmArgs, environment: &Environment, printer: &mut Printer) -> Result<Exit> {
     let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let removal = Removal::from_args(args, can_ask, environment)?;
     for warning in &removal.warnings {
@@ -68,7 +64,8 @@ async fn delete(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> 
     }
     let stopped = watch.stopped();
     if let Some(exit) = stopped {
-        let message = "stopped as asked; what is not counted is there still, as far as is known".into();
+        let message =
+            "stopped as asked; what is not counted is there still, as far as is known".into();
         watch.printer.failure(&Failure::from(&Stopped { exit, message }.into()));
     }
     let globs = removal.chosen.iter().any(|chosen| matches!(chosen, Chosen::Matching { .. }));
@@ -140,7 +137,9 @@ async fn show(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> Re
                 _ => Some(named),
             };
             match named {
-                Some(named) => teller.would_delete(chosen.bucket(), &named, &mut sum, watch.printer),
+                Some(named) => {
+                    teller.would_delete(chosen.bucket(), &named, &mut sum, watch.printer)
+                }
                 None => watch.printer.notice(&format!("{chosen} is not there")),
             }
         }

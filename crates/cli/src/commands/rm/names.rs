@@ -103,11 +103,9 @@ fn of_version(version: ObjectVersion) -> Named {
 
 fn of_listed(listed: Listed) -> Option<Named> {
     match listed {
-        Listed::Object(entry) => Some(Named {
-            key: entry.name,
-            size_bytes: Some(entry.size_bytes),
-            ..Named::default()
-        }),
+        Listed::Object(entry) => {
+            Some(Named { key: entry.name, size_bytes: Some(entry.size_bytes), ..Named::default() })
+        }
         Listed::Prefix(_) => None,
     }
 }

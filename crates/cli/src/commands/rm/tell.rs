@@ -231,12 +231,7 @@ impl Teller {
     }
 
     /// The last line of what would be.
-    pub(super) fn would_sum(
-        &self,
-        sum: &mut WouldRemove,
-        started: Instant,
-        printer: &mut Printer,
-    ) {
+    pub(super) fn would_sum(&self, sum: &mut WouldRemove, started: Instant, printer: &mut Printer) {
         (sum.problems, sum.elapsed_ms) = (self.sum.problems, since(started));
         let line = match sum.would_remove {
             0 => "nothing to delete".to_owned(),

@@ -8,9 +8,9 @@ use brigade::limits::format_size;
 use serde::Serialize;
 
 use super::{Described, Found, Now, OnStore, Upload, find, is_without_bucket, open, table};
-use crate::commands::{ask, block_on};
 use crate::commands::tally::Tally;
 use crate::commands::watch::Watch;
+use crate::commands::{ask, block_on};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::count;

@@ -47,12 +47,14 @@ macro_rules! checksums_of {
 
 // Below the macros, which they use.
 mod delete;
+mod list;
 mod read;
 mod uploads;
 mod versions;
 mod write;
 
 pub(crate) use delete::{DELETE, DeleteSum, Named, Refusal};
+pub(crate) use list::{LIST, ListPage, ListQuery, ListedBucket, ListedObject, PageStart};
 pub(crate) use read::Pin;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub use versions::ObjectVersion;
