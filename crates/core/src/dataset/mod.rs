@@ -10,8 +10,8 @@ mod list;
 mod pattern;
 mod versions;
 
-pub(crate) use delete::delete_one;
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
+pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
