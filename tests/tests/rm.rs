@@ -111,7 +111,8 @@ fn keys_that_xml_cannot_hold_go_by_themselves() {
         events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
     assert!(told.contains(&"a\u{1}b".into()), "{run}");
     // On a terminal they are shown, not obeyed.
-    let run = trap.brigade(["rm", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
+    let run =
+        trap.brigade(["rm", "--no-glob", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
     assert_eq!(run.text(), "deleted s3://bucket/x\\u{1b}[2J\n");
 }
 
@@ -250,7 +251,7 @@ fn a_listing_that_ends_early_is_said() {
     ]);
     let run = rm(&trap, "-r s3://bucket/d/").run();
     assert_eq!(run.code(), 3, "{run}");
-    assert!(run.stderr.contains("access denied"), "{run}");
+    assert!(run.stderr.contains("AccessDenied"), "{run}");
     assert!(run.text().starts_with("deleted 2 objects in "), "{run}");
     trap.behave();
     assert_eq!(left(&trap), ["d/2", "d/3"]);

@@ -81,7 +81,7 @@ impl Listing {
             let list = |_| {
                 let (bucket, prefix) = (&self.bucket, &self.prefix);
                 let calls = self.engine.calls();
-                calls.list_versions(bucket, prefix, profile.list_page_size, after.as_ref())
+                calls.list_versions(bucket, prefix, &profile, after.as_ref())
             };
             let page = self.engine.retry().run(&scope, None, list).await?;
             if self.pages.send(Ok(page.versions)).await.is_err() {
