@@ -1,6 +1,5 @@
 //! `brigade rm`, and what it stands on: objects deleted in lists, by name, by pattern, below a prefix.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brigade::{DeleteOptions, ErrorKind, ListOptions};
@@ -112,7 +111,8 @@ fn keys_that_xml_cannot_hold_go_by_themselves() {
         events(&run.json(), "deleted").iter().map(|it| it["key"].clone()).collect::<Vec<_>>();
     assert!(told.contains(&"a\u{1}b".into()), "{run}");
     // On a terminal they are shown, not obeyed.
-    let run = trap.brigade(["rm", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
+    let run =
+        trap.brigade(["rm", "--no-glob", "s3://bucket/x\u{1b}[2J"]).run().succeeded_silently();
     assert_eq!(run.text(), "deleted s3://bucket/x\\u{1b}[2J\n");
 }
 
@@ -147,7 +147,7 @@ fn a_whole_bucket_goes_only_with_a_yes() {
     assert!(rm(&trap, "s3://bucket").run().failed(2).contains("add -r"));
     assert!(rm(&trap, "-r s3://bucket/b*").run().failed(2).contains("leave off -r"));
     assert!(rm(&trap, "file").run().failed(2).contains("s3://bucket/key"));
-    assert_eq!(trap.store().stats().requests(), trap.count("PutObject") + trap.count("HeadBucket"));
+    assert_eq!((trap.count("ListObjectsV2"), trap.count("DeleteObjects")), (0, 0));
     assert_eq!(left(&trap).len(), 2);
     rm(&trap, "-r s3://bucket --yes").run().succeeded_silently();
     assert!(left(&trap).is_empty());
@@ -177,14 +177,9 @@ fn what_is_not_there_or_not_allowed_has_its_code() {
 #[test]
 fn what_fails_for_a_while_is_asked_for_again_and_only_that() {
     let trap = holding((0..20).map(|number| format!("k{number:02}")));
-    let bodies = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&bodies);
     trap.misbehave([
         Rule::on("DeleteObjects").nth(1).then(Action::refuse_key("k0*", "InternalError")),
         Rule::on("DeleteObjects").nth(1).then(Action::refuse_key("k01", "SlowDown")),
-        Rule::on("DeleteObjects").then(Action::edit(move |_, text| {
-            seen.lock().expect("no panic").push(text.len());
-        })),
     ]);
     let run = rm(&trap, "s3://bucket/k* --json").run().succeeded_silently();
     let sum = last(&run);
@@ -256,7 +251,7 @@ fn a_listing_that_ends_early_is_said() {
     ]);
     let run = rm(&trap, "-r s3://bucket/d/").run();
     assert_eq!(run.code(), 3, "{run}");
-    assert!(run.stderr.contains("access denied"), "{run}");
+    assert!(run.stderr.contains("AccessDenied"), "{run}");
     assert!(run.text().starts_with("deleted 2 objects in "), "{run}");
     trap.behave();
     assert_eq!(left(&trap), ["d/2", "d/3"]);
@@ -307,8 +302,9 @@ fn versions_go_for_good() {
         s3.put_bucket_versioning(Bucket='versioned',VersioningConfiguration={'Status':'Enabled'})\n\
         for key in ['a','a','ab','d/1','d/1','d/2']: s3.put_object(Bucket='versioned',Key=key,Body=b'x')\n\
         s3.delete_object(Bucket='versioned',Key='d/1')\n";
-    let url = store.endpoint().url();
-    let made = python.command().args(["-c", script, url]).output().expect("it runs");
+    let (url, home) = (store.endpoint().url.as_str(), brigade_tests::peers::folder());
+    let mut boto3 = python.command(python.program("python"), home.path());
+    let made = boto3.args(["-c", script, url]).output().expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let sandbox = Sandbox::new();
     let versions = || -> Vec<_> {

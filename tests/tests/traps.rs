@@ -793,7 +793,43 @@ fn trap_26_a_key_that_is_no_file_name_is_refused() {
 // 27. A listing that fails half-way during a sync that deletes comes with listing: there is no command
 // that lists yet.
 
-// 28. Failures inside `DeleteObjects` come with deleting: there is no command that deletes yet.
+/// 200 with failures inside: each key that failed is told with its reason, the others are gone, and the
+/// code says that it was in part.
+#[test]
+fn trap_28_keys_that_fail_inside_a_success_are_told() {
+    let trap = Trap::with_file(1);
+    for key in ["a", "b", "locked/1", "locked/2"] {
+        trap.cp(&format!("f s3://bucket/d/{key}")).run().succeeded();
+    }
+    trap.misbehave(
+        Rule::on("DeleteObjects").then(Action::refuse_key("d/locked/*", "AccessDenied")),
+    );
+    let run = trap.brigade(["rm", "-r", "s3://bucket/d", "--json"]).run();
+    assert_eq!((run.code(), trap.count("DeleteObjects")), (3, 1), "{run}");
+    let lines = run.json();
+    let of = |event: &str| -> Vec<_> {
+        let told = lines.iter().filter(|line| line["event"] == event);
+        told.map(|line| line["key"].as_str().expect("a key").to_owned()).collect()
+    };
+    assert_eq!(of("deleted"), ["d/a", "d/b"]);
+    assert_eq!(of("delete_failed"), ["d/locked/1", "d/locked/2"]);
+    let sum = lines.last().expect("a sum");
+    assert_eq!((&sum["deleted"], &sum["failed"]), (&2.into(), &2.into()), "{run}");
+    for key in ["d/locked/1", "d/locked/2"] {
+        let line = format!("brigade: error: delete s3://bucket/{key}: ");
+        assert!(run.stderr.contains(&line), "{run}");
+    }
+    assert!(run.stderr.contains("s3:DeleteObject"), "{run}");
+    trap.behave();
+    for (key, code) in [("a", 4), ("b", 4), ("locked/1", 0), ("locked/2", 0)] {
+        let looked = trap.brigade(["stat", &format!("s3://bucket/d/{key}")]).run();
+        assert_eq!(looked.code(), code, "{looked}");
+    }
+    // One key alone ends as its failure does.
+    let only = Action::answer(403, "AccessDenied");
+    trap.misbehave(Rule::on_any(["DeleteObjects", "DeleteObject"]).then(only));
+    trap.brigade(["rm", "s3://bucket/d/locked/1"]).run().failed(5);
+}
 
 /// A late duplicate of a part took its place under another `ETag`, and Complete answers
 /// `InvalidPart`: the parts are listed, and the listed `ETag`s are good.

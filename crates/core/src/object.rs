@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use futures::Stream;
 use futures::future::BoxFuture;
 
-use crate::dataset::delete_one;
-use crate::dataset::{ListOptions, Listing};
+use crate::dataset::{
+    DeleteOptions, DeleteReport, ListOptions, Listing, Versions, delete_many, delete_one,
+};
 use crate::engine::{Engine, no_such_bucket};
 use crate::error::{ErrorKind, Result};
 use crate::many::{self, Item, Listener, ManyReport};
@@ -84,10 +86,6 @@ impl Bucket {
         &self.name
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// Asks whether the bucket is there, and gives its region, where the store tells it. An error of kind
     /// [`crate::ErrorKind::NotFound`] where it is not.
     pub async fn look(&self) -> Result<Option<String>> {
@@ -156,6 +154,40 @@ impl Bucket {
     /// The objects whose keys begin with `prefix`, as a stream; see [`Listing`].
     pub fn list(&self, prefix: &str, options: ListOptions) -> Listing {
         Listing::begin(&self.engine, &self.name, prefix, options)
+    }
+
+    /// Deletes every `(key, version id)` of `objects`: without a version the key itself, which a bucket
+    /// that keeps versions marks as deleted. What fails is told in the report, and the rest goes on. A
+    /// key that is not there counts as deleted.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: brigade::Bucket) -> brigade::Result<()> {
+    /// let keys = (0..1_000_000).map(|number| (format!("logs/{number}"), None));
+    /// let report = bucket.delete_objects(futures::stream::iter(keys), Default::default()).await?;
+    /// assert!(report.is_complete(), "{:?}", report.failures);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where the bucket is not there, or the store cannot be asked, before anything was deleted. What
+    /// happens later is [`DeleteReport::ended_by`].
+    pub async fn delete_objects<S>(
+        &self,
+        objects: S,
+        options: DeleteOptions,
+    ) -> Result<DeleteReport>
+    where
+        S: Stream<Item = (String, Option<String>)> + Send + 'static,
+    {
+        delete_many(&self.engine, self.name.clone(), objects, options).await
+    }
+
+    /// All versions of the keys that begin with `prefix`, markers of deletions included: by key, those of
+    /// one key from the newest to the oldest. A bucket that never kept versions has one of each, `null`.
+    /// The store is asked from now on; a page waits for its reader, and a dropped stream asks no more.
+    pub fn list_versions(&self, prefix: &str) -> Versions {
+        Versions::begin(&self.engine, &self.name, prefix)
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in

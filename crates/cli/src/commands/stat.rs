@@ -34,16 +34,16 @@ struct Described<'a> {
     encryption: Option<&'a str>,
     content_type: Option<&'a str>,
     parts: Option<u32>,
-    checksums: Vec<Sum<'a>>,
+    checksums: Vec<Sum>,
     metadata: &'a BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
-struct Sum<'a> {
+struct Sum {
     algorithm: &'static str,
     #[serde(rename = "type")]
-    kind: Option<&'static str>,
-    value: &'a str,
+    kind: &'static str,
+    value: String,
 }
 
 /// A bucket.
@@ -106,8 +106,8 @@ async fn look_at(url: &S3Url, look: &Look, session: &Session, watch: &mut Watch<
     let info = watch.until(session.object(url).info_of(version, key)).await?;
     let checksums = info.checksums.iter().map(|sum| Sum {
         algorithm: sum.algorithm.name(),
-        kind: sum.kind.map(brigade::integrity::ChecksumType::name),
-        value: &sum.value,
+        kind: sum.kind.name(),
+        value: sum.to_string(),
     });
     let described = Described {
         url: url.to_string(),
@@ -145,10 +145,8 @@ fn lines(url: &S3Url, info: &ObjectInfo, now: SystemTime) -> Vec<String> {
     add("parts", info.parts().map(|parts| parts.to_string()));
     for sum in &info.checksums {
         let name = sum.algorithm.name().to_ascii_uppercase();
-        let kind = sum
-            .kind
-            .map(|kind| format!(", {}", kind.name().to_ascii_lowercase().replace('_', "-")));
-        add("checksum", Some(format!("{name} {}{}", sum.value, kind.unwrap_or_default())));
+        let kind = sum.kind.name().to_ascii_lowercase().replace('_', "-");
+        add("checksum", Some(format!("{name} {sum}, {kind}")));
     }
     for (name, value) in &info.metadata {
         add("metadata", Some(format!("{name}={value}")));

@@ -44,11 +44,13 @@ impl Chosen {
     }
 
     fn plain(url: S3Url, recursive: bool) -> Self {
-        match recursive {
-            false => Self::One(url),
-            true if url.is_prefix() => Self::Below(url),
+        if !recursive {
+            Self::One(url)
+        } else if url.is_prefix() {
+            Self::Below(url)
+        } else {
             // As in a tree of files, and as `aws s3` has it: logs is not the beginning of logs2.
-            true => Self::Below(url.with_key(format!("{}/", url.key()))),
+            Self::Below(url.with_key(format!("{}/", url.key())))
         }
     }
 

@@ -14,8 +14,8 @@ mod sort;
 mod versions;
 mod walk;
 
-pub(crate) use delete::delete_one;
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
+pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
 pub use job::{Admits, Compare, JobOptions, JobReport, Side, copy};
 pub use list::{ListOptions, Listed, Listing};

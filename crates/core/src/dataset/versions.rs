@@ -12,14 +12,13 @@ use futures::{SinkExt as _, Stream};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::object::Bucket;
 use crate::schedule::RetryScope;
 use crate::transport::{LIST_VERSIONS, Marker, ObjectVersion};
 
 /// Pages that wait for the reader, beside the one that is on its way.
 const PAGES_AHEAD: usize = 1;
 
-/// The versions of a bucket's objects: [`Bucket::list_versions`]. Ends after the first error.
+/// The versions of a bucket's objects: [`crate::Bucket::list_versions`]. Ends after the first error.
 pub struct Versions {
     pages: mpsc::Receiver<Result<Vec<ObjectVersion>>>,
     page: std::vec::IntoIter<ObjectVersion>,
@@ -31,21 +30,19 @@ impl std::fmt::Debug for Versions {
     }
 }
 
-impl Bucket {
-    /// All versions of the keys that begin with `prefix`, markers of deletions included: by key, those of
-    /// one key from the newest to the oldest. A bucket that never kept versions has one of each, `null`.
-    /// The store is asked from now on; a page waits for its reader, and a dropped stream asks no more.
-    pub fn list_versions(&self, prefix: impl Into<String>) -> Versions {
+impl Versions {
+    /// Starts at once.
+    pub(crate) fn begin(engine: &Engine, bucket: &str, prefix: &str) -> Self {
         let (pages, receiver) = mpsc::channel(PAGES_AHEAD);
-        let (bucket, prefix) = (self.name().to_owned(), prefix.into());
-        self.engine().launch(|engine| async move {
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+        engine.launch(|engine| async move {
             let mut listing = Listing { engine, bucket, prefix, pages };
             if let Err(error) = listing.run().await {
                 // Who does not listen any more does not want to know.
                 let _ = listing.pages.send(Err(error)).await;
             }
         });
-        Versions { pages: receiver, page: Vec::new().into_iter() }
+        Self { pages: receiver, page: Vec::new().into_iter() }
     }
 }
 
@@ -84,7 +81,7 @@ impl Listing {
             let list = |_| {
                 let (bucket, prefix) = (&self.bucket, &self.prefix);
                 let calls = self.engine.calls();
-                calls.list_versions(bucket, prefix, profile.list_page_size, after.as_ref())
+                calls.list_versions(bucket, prefix, &profile, after.as_ref())
             };
             let page = self.engine.retry().run(&scope, None, list).await?;
             if self.pages.send(Ok(page.versions)).await.is_err() {

@@ -66,7 +66,7 @@ async fn delete(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> 
     if let Some(exit) = stopped {
         let message =
             "stopped as asked; what is not counted is there still, as far as is known".into();
-        watch.printer.failure(&Failure::from(&Stopped { exit, message }.into()));
+        watch.printer.failure(&Failure::from(&anyhow::Error::new(Stopped { exit, message })));
     }
     let globs = removal.chosen.iter().any(|chosen| matches!(chosen, Chosen::Matching { .. }));
     teller.sum(stopped.is_some(), globs, watch.printer);
@@ -102,7 +102,7 @@ async fn delete_in_bucket(
         Err(stopped) if stopped.is::<Stopped>() => return Err(stopped),
         Err(error) => Some(Failure::from(&error)),
     };
-    let listing = problems.take().into_iter().map(|error| Failure::from(&error.into()));
+    let listing = problems.take().into_iter().map(|error| Failure::of(&error));
     for failure in ended_by.into_iter().chain(listing) {
         if watch.stopped().is_none() {
             teller.problem(&failure, watch.printer);
@@ -144,7 +144,7 @@ async fn show(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> Re
             }
         }
         for problem in problems.take() {
-            teller.problem(&Failure::from(&problem.into()), watch.printer);
+            teller.problem(&Failure::of(&problem), watch.printer);
         }
     }
     teller.would_sum(&mut sum, started, watch.printer);

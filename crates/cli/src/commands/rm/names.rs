@@ -79,7 +79,8 @@ impl Asked {
             (_, false) => {
                 let options = ListOptions { cancel: self.cancel, ..ListOptions::default() };
                 let listing = bucket.list(chosen.prefix(), options);
-                listing.try_filter_map(async |listed| Ok(of_listed(listed))).boxed()
+                let objects = |listed| std::future::ready(Ok(of_listed(listed)));
+                listing.try_filter_map(objects).boxed()
             }
         };
         let problems = self.problems;

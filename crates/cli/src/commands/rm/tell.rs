@@ -131,11 +131,9 @@ impl Teller {
             return;
         }
         let shown = shown(&object);
-        let line = match deletion.was_missing {
-            true => format!("{shown} was not there"),
-            false => format!("deleted {shown}"),
-        };
         let was_missing = deletion.was_missing;
+        let line =
+            if was_missing { format!("{shown} was not there") } else { format!("deleted {shown}") };
         printer.detail(&line, "deleted", &Deleted { object, was_missing });
         let done = self.sum.deleted + self.sum.missing;
         self.only = (done == 0).then_some(line);

@@ -15,7 +15,6 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::object::Bucket;
 use crate::options::Cancel;
 use crate::progress::Emitter;
 use crate::schedule::RetryScope;
@@ -102,38 +101,18 @@ impl DeleteReport {
     }
 }
 
-impl Bucket {
-    /// Deletes every `(key, version id)` of `objects`: without a version the key itself, which a bucket
-    /// that keeps versions marks as deleted. What fails is told in the report, and the rest goes on. A
-    /// key that is not there counts as deleted.
-    ///
-    /// ```no_run
-    /// # async fn run(bucket: brigade::Bucket) -> brigade::Result<()> {
-    /// let keys = (0..1_000_000).map(|number| (format!("logs/{number}"), None));
-    /// let report = bucket.delete_objects(futures::stream::iter(keys), Default::default()).await?;
-    /// assert!(report.is_complete(), "{:?}", report.failures);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// Where the bucket is not there, or the store cannot be asked, before anything was deleted. What
-    /// happens later is [`DeleteReport::ended_by`].
-    pub async fn delete_objects<S>(
-        &self,
-        objects: S,
-        options: DeleteOptions,
-    ) -> Result<DeleteReport>
-    where
-        S: Stream<Item = (String, Option<String>)> + Send + 'static,
-    {
-        let bucket = self.name().to_owned();
-        let cancel = options.cancel.child();
-        let options = DeleteOptions { cancel: cancel.clone(), ..options };
-        let objects = objects.map(|(key, version_id)| Named { key, version_id });
-        let run = |engine| job::run(engine, bucket, objects, options);
-        self.engine().drive_cancellable(cancel, run).await
-    }
+/// Deletes every `(key, version id)` of `objects`.
+pub(crate) async fn delete_many(
+    engine: &Engine,
+    bucket: String,
+    objects: impl Stream<Item = (String, Option<String>)> + Send + 'static,
+    options: DeleteOptions,
+) -> Result<DeleteReport> {
+    let cancel = options.cancel.child();
+    let options = DeleteOptions { cancel: cancel.clone(), ..options };
+    let objects = objects.map(|(key, version_id)| Named { key, version_id });
+    let run = |engine| job::run(engine, bucket, objects, options);
+    engine.drive_cancellable(cancel, run).await
 }
 
 /// Deletes one object, which need not be there.

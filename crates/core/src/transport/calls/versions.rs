@@ -7,6 +7,7 @@ use aws_sdk_s3::types::EncodingType;
 use super::Calls;
 use super::uploads::{decoded, unlisted};
 use crate::error::Result;
+use crate::limits::StoreProfile;
 use crate::transport::info::unsigned;
 
 /// What such a listing is called in messages.
@@ -64,7 +65,7 @@ impl Calls {
         &self,
         bucket: &str,
         prefix: &str,
-        page_size: u32,
+        profile: &StoreProfile,
         after: Option<&Marker>,
     ) -> Result<VersionsPage> {
         let request = self
@@ -72,9 +73,9 @@ impl Calls {
             .list_object_versions()
             .bucket(bucket)
             .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
-            .max_keys(page_size.try_into().unwrap_or(i32::MAX))
+            .max_keys(profile.list_page_size.try_into().unwrap_or(i32::MAX))
             // XML cannot hold every character that a key can.
-            .encoding_type(EncodingType::Url)
+            .set_encoding_type(profile.list_encoding.then_some(EncodingType::Url))
             .set_key_marker(after.map(|(key, _)| key.clone()))
             .set_version_id_marker(after.and_then(|(_, id)| id.clone()));
         let target = format!("s3://{bucket}/{prefix}");
