@@ -180,6 +180,7 @@ pub struct Brigade {
     folder: PathBuf,
     timeout: Duration,
     may_tell_secrets: bool,
+    input: Option<Stdio>,
 }
 
 impl Brigade {
@@ -196,7 +197,7 @@ impl Brigade {
             .env("AWS_SHARED_CREDENTIALS_FILE", folder.join("no-credentials"))
             .env("AWS_EC2_METADATA_DISABLED", "true");
         let folder = folder.to_owned();
-        Self { command, folder, timeout: TIMEOUT, may_tell_secrets: false }
+        Self { command, folder, timeout: TIMEOUT, may_tell_secrets: false, input: None }
     }
 
     /// More arguments.
@@ -225,6 +226,12 @@ impl Brigade {
     /// Runs in another folder.
     pub fn dir(mut self, folder: impl AsRef<Path>) -> Self {
         self.command.current_dir(folder);
+        self
+    }
+
+    /// Reads standard input from there; without it, there is nothing to be read.
+    pub fn input(mut self, from: impl Into<Stdio>) -> Self {
+        self.input = Some(from.into());
         self
     }
 
@@ -275,7 +282,7 @@ impl Brigade {
 
     /// Starts it.
     pub fn start(mut self) -> Running {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.stdin(self.input.take().unwrap_or_else(Stdio::null)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = shown(&self.command);
         let started = Instant::now();
         let mut child =

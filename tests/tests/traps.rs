@@ -13,11 +13,14 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use brigade::limits::StoreProfile;
+use brigade::{CopyOptions, Session, SessionOptions};
 use brigade_store::faults::{Action, Answer, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{CUSTOMER_KEY, PART, SECRET_KEY, Sandbox, eventually};
 use brigade_tests::files;
 use brigade_tests::traps::{DOWN, SOON, Trap, UP};
+use futures::executor::block_on;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -674,6 +677,47 @@ fn trap_21_a_part_without_an_etag_is_a_failure() {
 
 // 22. `UploadPartCopy` that is silent for a minute comes with copies inside a store: there is no command
 // that makes one yet.
+
+/// A store copies for minutes without a word, or with nothing but white space: no time-out, however
+/// short a silence of other requests may be.
+#[test]
+fn trap_22_a_silent_copy_is_no_time_out() {
+    let trap = Trap::with_object(2 * PART);
+    let (time, every) = (Duration::from_millis(1_700), Duration::from_millis(100));
+    let (silent, blank) = (Action::delay(time), Action::Trickle { time, every });
+    trap.misbehave([
+        Rule::on("CopyObject").key("a").then(silent.clone()),
+        Rule::on("CopyObject").key("b").then(blank.clone()),
+        Rule::on("UploadPartCopy").part(1).then(silent),
+        Rule::on("UploadPartCopy").part(2).then(blank),
+    ]);
+    let session = |max_single_put_bytes| {
+        let profile = StoreProfile { max_single_put_bytes, ..StoreProfile::generic() };
+        let options = SessionOptions {
+            // Other requests get six times that.
+            stall_timeout: Duration::from_millis(200),
+            store_profile: Some(profile),
+            ..trap.session_options()
+        };
+        block_on(Session::new(options)).expect("a session")
+    };
+    let (whole, parts) = (session(1 << 30), session(PART));
+    let copy = |session: &Session, key: &str| {
+        let source = "s3://bucket/f".parse().expect("a URL");
+        session.bucket("bucket").object(key).copy_from(&source, CopyOptions::default())
+    };
+    let copies = [copy(&whole, "a"), copy(&whole, "b"), copy(&parts, "c")];
+    for copied in block_on(futures::future::join_all(copies)) {
+        let report = copied.expect("copied");
+        assert!(report.retries == 0 && report.verified.is_proof(), "{report:?}");
+    }
+    assert_eq!(trap.fired(), [1, 1, 1, 1]);
+    trap.behave();
+    for key in ["a", "b", "c"] {
+        trap.cp(&format!("s3://bucket/{key} copy")).run().succeeded();
+        trap.assert_copied();
+    }
+}
 
 /// Nothing, a byte, and whatever lies beside a part's size: the right requests, the right bytes.
 #[test]

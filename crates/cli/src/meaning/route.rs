@@ -30,7 +30,7 @@ pub(crate) enum Route {
 }
 
 /// Where downloaded bytes go.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sink {
     File(PathBuf),
     /// Standard output, in order.
