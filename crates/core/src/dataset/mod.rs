@@ -3,6 +3,8 @@
 //! A dataset is a folder or a prefix and all that is below it. Nothing here holds all its names at once: both
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
+mod compare;
+mod decision;
 mod entry;
 mod glob;
 mod pattern;
@@ -10,6 +12,8 @@ mod record;
 mod sort;
 mod walk;
 
+pub use compare::{Pair, compare};
+pub use decision::{Compared, Difference, Direction};
 pub use entry::Entry;
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};
