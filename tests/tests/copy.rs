@@ -78,7 +78,10 @@ fn a_large_copy_goes_in_the_parts_of_its_source() {
     let line = "s3://bucket/f s3://bucket/g --store-profile small.toml";
     let report = copied(&sandbox, line);
     assert_eq!((&report["parts"], &report["part_size_bytes"]), (&5.into(), &PART.into()));
-    assert_eq!((report["verified"].as_str(), report["retries"].as_u64()), (Some("full-object"), Some(0)));
+    assert_eq!(
+        (report["verified"].as_str(), report["retries"].as_u64()),
+        (Some("full-object"), Some(0))
+    );
     assert_eq!((count(&sandbox, "UploadPartCopy"), count(&sandbox, "GetObject")), (5, 0));
     assert_same(&sandbox, "g");
     // Over the same parts, sums over parts say the same.
@@ -172,7 +175,8 @@ fn what_is_asked_for_takes_its_place() {
     let object = sandbox.session().bucket(BUCKET).object("d");
     block_on(object.upload_file_with(sandbox.path("f"), described())).expect("uploaded");
     for (more, key) in [("", "a.json"), ("--store-profile small.toml", "b.json")] {
-        let line = format!("s3://bucket/d s3://bucket/{key} --metadata x=1 --storage-class STANDARD_IA");
+        let line =
+            format!("s3://bucket/d s3://bucket/{key} --metadata x=1 --storage-class STANDARD_IA");
         copied(&sandbox, &format!("{line} {more}"));
         let copy = info(&sandbox, key).expect("there");
         assert_eq!(copy.content_type.as_deref(), Some("application/json"));
@@ -224,8 +228,7 @@ fn an_object_that_is_there_can_be_left_alone() {
 fn a_success_that_is_an_error_is_tried_again() {
     let sandbox = with_object(2 * PART);
     let (time, every) = (Duration::from_millis(50), Duration::from_millis(5));
-    for (operation, more) in
-        [("CopyObject", ""), ("UploadPartCopy", "--store-profile small.toml")]
+    for (operation, more) in [("CopyObject", ""), ("UploadPartCopy", "--store-profile small.toml")]
     {
         let fails = |action: Action| Rule::on(operation).nth(1).then(action);
         let error = || Action::answer(200, "InternalError");
@@ -267,8 +270,7 @@ fn a_source_that_is_overwritten_meanwhile_ends_the_copy() {
 #[test]
 fn a_store_that_cannot_copy_has_it_go_through_here() {
     let sandbox = with_object(2 * PART + 5);
-    for (operation, more) in
-        [("CopyObject", ""), ("UploadPartCopy", "--store-profile small.toml")]
+    for (operation, more) in [("CopyObject", ""), ("UploadPartCopy", "--store-profile small.toml")]
     {
         let rule = Rule::on(operation).then(Action::answer(501, "NotImplemented"));
         sandbox.store().faults().set(rule).expect("rules");
@@ -294,7 +296,8 @@ impl Two {
 
     fn cp(&self, key: &str, more: &str) -> brigade_tests::cli::Brigade {
         let from = self.from.store().endpoint_url();
-        let line = format!("s3://bucket/{key} s3://bucket/{key} --source-endpoint-url {from} {more}");
+        let line =
+            format!("s3://bucket/{key} s3://bucket/{key} --source-endpoint-url {from} {more}");
         self.to.cp(&line)
     }
 
@@ -328,9 +331,12 @@ fn whatever_the_source_has_recorded_is_compared() {
     put("whole", "--part-size 100MiB --checksum-algorithm sha256");
     put("md5s", "--part-size 6MiB --checksum-algorithm md5");
     put("md5", "--part-size 100MiB --checksum-algorithm md5");
-    for (key, tier) in
-        [("composite", "composite"), ("whole", "full-object"), ("md5s", "full-object"), ("md5", "full-object")]
-    {
+    for (key, tier) in [
+        ("composite", "composite"),
+        ("whole", "full-object"),
+        ("md5s", "full-object"),
+        ("md5", "full-object"),
+    ] {
         if key.starts_with("md5") {
             // Nothing but the ETag is told of it.
             let hide = Action::RemoveHeaders(vec!["x-amz-checksum-*".into()]);

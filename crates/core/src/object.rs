@@ -49,7 +49,7 @@ pub type Transfer = BoxFuture<'static, Result<Report>>;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    engine: Engine,
+    pub(crate) engine: Engine,
     name: String,
 }
 

@@ -3,6 +3,8 @@
 //! A dataset is a folder or a prefix and all that is below it. Nothing here holds all its names at once: both
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
+mod compare;
+mod decision;
 mod delete;
 mod entry;
 mod glob;
@@ -14,10 +16,12 @@ mod sort;
 mod versions;
 mod walk;
 
+pub use compare::{Pair, compare};
+pub use decision::{Compared, Difference, Direction};
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
-pub use job::{Admits, Compare, JobOptions, JobReport, Side, copy};
+pub use job::{Admits, JobOptions, JobReport, Side, copy};
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};

@@ -85,9 +85,15 @@ where
         let _turn = self.job.long_way().await;
         let url = S3Url::of(&self.bucket, item.key.as_str());
         let window = self.job.window().clone();
-        let own = item.content_type.is_some() || !item.metadata.is_empty();
+        self.job.tell_start(&item, source);
+        let own = item.content_type.is_some()
+            || !item.metadata.is_empty()
+            || !self.options.command.is_empty();
         let moved = if own {
             let mut options = (*self.options).clone();
+            if !options.command.is_empty() {
+                options.command.extend([item.file.clone().into(), url.to_string().into()]);
+            }
             options.content_type = item.content_type.clone().or(options.content_type);
             options.metadata.extend(item.metadata.clone());
             upload::run(&self.engine, &item.file, &url, &options, window).await

@@ -10,8 +10,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::{Job, Side};
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result};
-use crate::many::{self, Item, Listener, ManyReport, Outcome};
-use crate::options::{DownloadOptions, UploadOptions};
+use crate::many::{self, Item, Listener, ManyReport, Outcome, Place};
+use crate::options::{CopyOptions, DownloadOptions, UploadOptions};
 use crate::progress::{Event, Operation};
 
 /// Keys of moved objects that wait to be deleted.
@@ -53,12 +53,12 @@ async fn start(
             let options = DownloadOptions { events, cancel, ..job.options.download.clone() };
             many::download(engine, bucket.name(), queue, listener, options).await
         }
-        (Side::Objects { .. }, Side::Objects { .. }) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "copy",
-            job.source.to_string(),
-            "copying many objects between stores is not there yet",
-        )),
+        (Side::Objects { bucket: from, .. }, Side::Objects { bucket: to, .. }) => {
+            let options = CopyOptions { events, cancel, ..job.options.copy.clone() };
+            let from = Place { engine: &from.engine, bucket: from.name() };
+            let to = Place { engine, bucket: to.name() };
+            many::copy(from, to, queue, listener, options).await
+        }
         (Side::Folder(_), Side::Folder(_)) => unreachable!("one side is in a store"),
     }
 }
@@ -135,14 +135,16 @@ fn heard(job: &Job, outcome: Outcome) -> Option<Item> {
 /// What an item's two ends are called.
 fn ends(job: &Job, item: &Item) -> (Operation, String, String) {
     let file = item.file.display().to_string();
+    let url = |side: &Side, key: &str| match side {
+        Side::Objects { bucket, .. } => format!("s3://{}/{key}", bucket.name()),
+        Side::Folder(_) => file.clone(),
+    };
     match (&job.source, &job.target) {
-        (Side::Objects { bucket, .. }, _) => {
-            (Operation::Download, format!("s3://{}/{}", bucket.name(), item.key), file)
+        (Side::Folder(_), target) => (Operation::Upload, file.clone(), url(target, &item.key)),
+        (source, Side::Folder(_)) => (Operation::Download, url(source, &item.key), file.clone()),
+        (source, target) => {
+            (Operation::Copy, url(source, &item.key), url(target, &item.target_key))
         }
-        (_, Side::Objects { bucket, .. }) => {
-            (Operation::Upload, file, format!("s3://{}/{}", bucket.name(), item.key))
-        }
-        _ => (Operation::Upload, file, item.key.clone()),
     }
 }
 

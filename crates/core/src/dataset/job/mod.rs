@@ -19,10 +19,10 @@ use std::time::Instant;
 pub use report::JobReport;
 pub use side::Side;
 
-use super::SortOptions;
+use super::{Compared, SortOptions};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{Cancel, DownloadOptions, UploadOptions};
+use crate::options::{Cancel, CopyOptions, DownloadOptions, UploadOptions};
 use crate::progress::{Emitter, Event};
 
 /// Items that were found and wait for a worker.
@@ -31,9 +31,9 @@ const QUEUE: usize = 1024;
 /// How many objects are brought from one side to another.
 ///
 /// ```
-/// use brigade::dataset::{Compare, JobOptions};
+/// use brigade::dataset::{Compared, JobOptions};
 ///
-/// let options = JobOptions { compare: Compare::SizeOnly, dry_run: true, ..JobOptions::default() };
+/// let options = JobOptions { compare: Some(Compared::Size), dry_run: true, ..JobOptions::default() };
 /// assert!(!options.delete);
 /// ```
 #[derive(Debug, Clone)]
@@ -43,12 +43,15 @@ pub struct JobOptions {
     pub upload: UploadOptions,
     /// How each is downloaded; the same goes for it.
     pub download: DownloadOptions,
+    /// How each is copied, where both sides are in stores; the same goes for it.
+    pub copy: CopyOptions,
     /// Which names belong to the job; unset means all.
     pub admits: Option<Admits>,
     /// Whether links are what they point to, where a folder is the source.
     pub follow_symlinks: bool,
-    /// What is not moved again because the other side has it.
-    pub compare: Compare,
+    /// What is compared, so that what the other side has is not moved again. Unset: nothing; everything is
+    /// moved.
+    pub compare: Option<Compared>,
     /// Deletes what only the target has: last, and never where something of either side was not seen.
     pub delete: bool,
     /// With more to delete than this, nothing is deleted. Unset: no bound.
@@ -74,9 +77,10 @@ impl Default for JobOptions {
         Self {
             upload: UploadOptions::default(),
             download: DownloadOptions::default(),
+            copy: CopyOptions::default(),
             admits: None,
             follow_symlinks: true,
-            compare: Compare::Nothing,
+            compare: None,
             delete: false,
             max_delete: None,
             remove_source: false,
@@ -107,19 +111,6 @@ impl std::fmt::Debug for Admits {
     }
 }
 
-/// When two objects of one name are the same, so that nothing has to be moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compare {
-    /// Never: everything is moved. The default.
-    #[default]
-    Nothing,
-    /// With the same size, and times as after a move: an object that was written no earlier than its file; a
-    /// file that has its object's time, in whole seconds.
-    SizeAndTime,
-    /// With the same size.
-    SizeOnly,
-}
-
 /// Brings everything that `source` has to `target`. One of them is a folder, the other in a store; both may
 /// be in stores.
 ///
@@ -130,8 +121,8 @@ pub enum Compare {
 pub async fn copy(source: &Side, target: &Side, options: JobOptions) -> Result<JobReport> {
     let name = match (options.remove_source, options.compare) {
         (true, _) => "move",
-        (false, Compare::Nothing) => "copy",
-        (false, _) => "sync",
+        (false, None) => "copy",
+        (false, Some(_)) => "sync",
     };
     let bucket = match (source, target) {
         (_, Side::Objects { bucket, .. }) | (Side::Objects { bucket, .. }, _) => bucket.clone(),
@@ -145,7 +136,7 @@ pub async fn copy(source: &Side, target: &Side, options: JobOptions) -> Result<J
     let options = JobOptions { cancel: cancel.clone(), ..options };
     let (source, target) = (source.clone(), target.clone());
     let run = |engine| run(engine, name, source, target, options);
-    bucket.engine().drive_cancellable(cancel, run).await
+    bucket.engine.drive_cancellable(cancel, run).await
 }
 
 async fn run(

@@ -1,14 +1,22 @@
-//! Finding what is to be moved.
+//! Finding what is to be moved: everything the source has, or what differs from the target.
 
-use futures::SinkExt as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::channel::mpsc;
+use futures::stream::{self, Stream};
+use futures::{SinkExt as _, StreamExt as _};
 
-use super::side::{Names, Seen, below};
+use super::side::{Names, Seen};
 use super::{Job, Side};
-use crate::dataset::{Entry, Sorter};
+use crate::dataset::{Difference, Direction, Entry, Pair, Sorter, compare};
+use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::many::Item;
 use crate::progress::Event;
+
+/// Entries of one batch of sorted ones.
+const BATCH: usize = 1024;
 
 /// What the search came to.
 pub(super) struct Searched {
@@ -21,120 +29,324 @@ pub(super) struct Searched {
 }
 
 /// Hands on everything that is to be moved.
-pub(super) async fn run(job: &Job, mut items: mpsc::Sender<Item>) -> Result<Searched> {
-    let options = &job.options;
-    let mut names = Names::of(&job.source, None, options.follow_symlinks, &options.cancel)?;
-    let mut number = 0;
-    while let Some(batch) = names.next().await {
-        options.events.until_heard().await;
-        let mut found = Vec::with_capacity(batch.len());
-        for seen in batch {
-            if let Some(entry) = admitted(job, seen) {
-                found.push(entry);
-            }
-        }
-        tell_found(job, &found);
-        for entry in found {
-            number += 1;
-            if !hand_on(job, &mut items, entry, number, "it is to be copied").await {
-                // The movers ended, and tell why.
-                break;
-            }
-        }
-        if job.is_stopped() {
-            break;
-        }
+pub(super) async fn run(job: &Job, items: mpsc::Sender<Item>) -> Result<Searched> {
+    let mut out = Out { job, items, number: 0 };
+    let source = Seeing::default();
+    let names = Names::of(&job.source, None, job.options.follow_symlinks, &job.options.cancel)?;
+    let (target, extra) = if let Some(compared) = job.options.compare {
+        let seen = Seeing::default();
+        // Of the target only what is compared is told of, and links there are what they point to.
+        let theirs = Names::of(&job.target, None, true, &job.options.cancel)?;
+        let left = in_order(job, &job.source, names, &source, true);
+        let right = in_order(job, &job.target, theirs, &seen, false);
+        let pairs = compare(left, right);
+        let extra = out.differences(pairs, compared).await?;
+        (Some(seen), extra)
+    } else {
+        out.everything(in_batches(job, &job.source, names, &source, true)).await?;
+        (None, None)
+    };
+    // What came too late to be compared with its like.
+    for entry in source.late() {
+        out.hand_on(entry, "the store lists it out of order").await;
     }
     job.emit(|| Event::AllFound);
-    let (is_complete, is_ordered) = (names.is_complete(), names.is_ordered());
-    Ok(Searched { is_complete, is_ordered, extra: None })
+    let sides = [Some(&source), target.as_ref()];
+    let all = |is: fn(&Seeing) -> bool| sides.into_iter().flatten().all(is);
+    Ok(Searched {
+        is_complete: all(Seeing::is_complete),
+        is_ordered: all(Seeing::is_ordered),
+        extra,
+    })
+}
+
+/// What is to be known of a side when it was seen, while its names pass.
+#[derive(Default)]
+struct Seeing {
+    is_complete: AtomicBool,
+    is_unordered: AtomicBool,
+    late: Mutex<Vec<Entry>>,
+}
+
+impl Seeing {
+    fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Relaxed)
+    }
+
+    fn is_ordered(&self) -> bool {
+        !self.is_unordered.load(Ordering::Relaxed)
+    }
+
+    fn late(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// A side's entries that belong to the job, as they come.
+fn in_batches<'a>(
+    job: &'a Job,
+    side: &'a Side,
+    names: Names,
+    seeing: &'a Seeing,
+    tells: bool,
+) -> impl Stream<Item = Result<Vec<Entry>>> + 'a {
+    stream::unfold(names, move |mut names| async move {
+        let batch = if job.is_stopped() { None } else { names.next().await };
+        let Some(batch) = batch else {
+            seeing.is_complete.store(names.is_complete(), Ordering::Relaxed);
+            return None;
+        };
+        if !names.is_ordered() {
+            seeing.is_unordered.store(true, Ordering::Relaxed);
+        }
+        let entries = batch.into_iter().filter_map(|seen| admitted(job, side, seen, tells));
+        Some((Ok(entries.collect()), names))
+    })
+}
+
+/// The same in the order of their names, whatever the order in which they come: once they are out of order,
+/// the rest is sorted. What belongs before what has passed already is kept aside.
+fn in_order<'a>(
+    job: &'a Job,
+    side: &'a Side,
+    names: Names,
+    seeing: &'a Seeing,
+    tells: bool,
+) -> impl Stream<Item = Result<Vec<Entry>>> + 'a {
+    enum State<S> {
+        Passing(S, Option<String>),
+        Sorted(Box<crate::dataset::Sorted>),
+        Over,
+    }
+    let batches = Box::pin(in_batches(job, side, names, seeing, tells));
+    stream::unfold(State::Passing(batches, None), move |state| async move {
+        match state {
+            State::Over => None,
+            State::Passing(mut batches, last) => {
+                let batch: Vec<Entry> = match batches.next().await? {
+                    Ok(batch) => batch,
+                    Err(error) => return Some((Err(error), State::Over)),
+                };
+                if seeing.is_ordered() {
+                    let last = batch.last().map(|entry| entry.name.clone()).or(last);
+                    return Some((Ok(batch), State::Passing(batches, last)));
+                }
+                match sorted(job, batch, batches, last, seeing).await {
+                    Ok(sorted) => Some((Ok(Vec::new()), State::Sorted(Box::new(sorted)))),
+                    Err(error) => Some((Err(error), State::Over)),
+                }
+            }
+            State::Sorted(mut sorted) => {
+                let read = blocking("sort", move || {
+                    let batch = sorted.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
+                    Ok((batch, sorted))
+                });
+                match read.await {
+                    Ok((batch, _)) if batch.is_empty() => None,
+                    Ok((batch, sorted)) => Some((Ok(batch), State::Sorted(sorted))),
+                    Err(error) => Some((Err(error), State::Over)),
+                }
+            }
+        }
+    })
+}
+
+async fn sorted(
+    job: &Job,
+    first: Vec<Entry>,
+    mut rest: impl Stream<Item = Result<Vec<Entry>>> + Unpin,
+    last: Option<String>,
+    seeing: &Seeing,
+) -> Result<crate::dataset::Sorted> {
+    let mut sorter = Sorter::new(job.options.sort.clone());
+    let mut batch = first;
+    loop {
+        let (early, late): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|it| last.as_ref().is_none_or(|last| it.name > *last));
+        seeing.late.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(late);
+        sorter = blocking("sort", move || {
+            early.into_iter().try_for_each(|entry| sorter.push(entry))?;
+            Ok(sorter)
+        })
+        .await?;
+        match rest.next().await {
+            Some(next) => batch = next?,
+            None => break,
+        }
+    }
+    blocking("sort", move || sorter.finish()).await
 }
 
 /// An entry that belongs to the job; what does not, and is no matter of course, is told.
-fn admitted(job: &Job, seen: Seen) -> Option<Entry> {
+fn admitted(job: &Job, side: &Side, seen: Seen, tells: bool) -> Option<Entry> {
     match seen {
         Seen::Entry(entry) => {
+            // What a store's console makes of a folder: no object that could be a file.
+            let is_folder = entry.name.is_empty() || entry.name.ends_with('/');
             let admits = job.options.admits.as_ref().is_none_or(|admits| (admits.0)(&entry));
-            admits.then_some(entry)
+            (admits && !is_folder).then_some(entry)
         }
         Seen::Skipped(name, reason) => {
-            job.report().skipped += 1;
-            job.emit(|| Event::ObjectSkipped { source: job.source.place_of(&name), reason });
+            if tells {
+                job.report().skipped += 1;
+                job.emit(|| Event::ObjectSkipped { source: side.place_of(&name), reason });
+            }
             None
         }
         Seen::Failed(error) => {
-            job.failed(error.target().to_owned(), None, &error);
+            // A target folder that is not there yet has nothing.
+            if tells || error.kind() != ErrorKind::NotFound {
+                job.failed(error.target().to_owned(), None, &error);
+            }
             None
         }
     }
 }
 
-fn tell_found(job: &Job, found: &[Entry]) {
-    if !found.is_empty() {
-        let (objects, bytes) = (found.len() as u64, found.iter().map(|it| it.size_bytes).sum());
-        job.emit(|| Event::Found { objects, bytes });
-    }
-}
-
-/// Puts one into the queue, or tells that it would be. False where nobody takes them any more.
-async fn hand_on(
-    job: &Job,
-    items: &mut mpsc::Sender<Item>,
-    entry: Entry,
+/// Where what was found goes.
+struct Out<'a> {
+    job: &'a Job,
+    items: mpsc::Sender<Item>,
     number: u64,
-    reason: &'static str,
-) -> bool {
-    let (source, bytes) = (job.source.place_of(&entry.name), entry.size_bytes);
-    let (action, item) = match item_of(job, entry, number) {
-        Ok(item) => item,
-        Err(error) => {
-            job.failed(source, None, &error);
-            return true;
-        }
-    };
-    if !job.options.dry_run {
-        return items.send(item).await.is_ok();
-    }
-    let target = match &job.target {
-        Side::Objects { bucket, .. } => format!("s3://{}/{}", bucket.name(), item.key),
-        Side::Folder(_) => item.file.display().to_string(),
-    };
-    {
-        let mut report = job.report();
-        report.objects += 1;
-        report.bytes += bytes;
-    }
-    job.emit(|| Event::Planned { action, source: Some(source), target, bytes, reason });
-    true
 }
 
-fn item_of(job: &Job, entry: Entry, number: u64) -> Result<(&'static str, Item)> {
-    let Entry { name, size_bytes, modified, .. } = entry;
-    let (size_bytes, modified) = (Some(size_bytes), modified);
-    match (&job.source, &job.target) {
-        (Side::Folder(folder), Side::Objects { bucket, prefix, .. }) => {
-            let key = format!("{prefix}{name}");
-            if key.len() > crate::url::MAX_KEY_BYTES {
-                let target = format!("s3://{}/{key}", bucket.name());
-                let detail = format!("the key has {} bytes of at most 1024", key.len());
-                return Err(Error::new(ErrorKind::InvalidInput, "upload to", target, detail));
+impl Out<'_> {
+    async fn everything(&mut self, batches: impl Stream<Item = Result<Vec<Entry>>>) -> Result<()> {
+        let mut batches = std::pin::pin!(batches);
+        while let Some(batch) = batches.next().await {
+            let found = batch?;
+            self.job.options.events.until_heard().await;
+            self.tell_found(&found);
+            for entry in found {
+                if !self.hand_on(entry, "it is to be copied").await {
+                    return Ok(());
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Hands on what differs, and gives what only the target has.
+    async fn differences(
+        &mut self,
+        pairs: impl Stream<Item = Result<Vec<Pair>>>,
+        compared: crate::dataset::Compared,
+    ) -> Result<Option<(Sorter, u64)>> {
+        let direction = match (&self.job.source, &self.job.target) {
+            (Side::Folder(_), _) => Direction::Up,
+            (_, Side::Folder(_)) => Direction::Down,
+            _ => Direction::Between,
+        };
+        let wants_extra = self.job.options.delete;
+        let (mut extra, mut extras) = (Sorter::new(self.job.options.sort.clone()), 0);
+        let mut pairs = std::pin::pin!(pairs);
+        while let Some(batch) = pairs.next().await {
+            let batch = batch?;
+            self.job.options.events.until_heard().await;
+            let (mut same, mut same_bytes, mut found) = (0, 0, Vec::new());
+            for pair in batch {
+                let difference = pair.difference(direction, compared);
+                match (difference, pair.left, pair.right) {
+                    (Difference::Extra, _, Some(right)) if wants_extra => {
+                        extras += 1;
+                        extra.push(right)?;
+                    }
+                    (Difference::Same, Some(left), _) => {
+                        same += 1;
+                        same_bytes += left.size_bytes;
+                    }
+                    (_, Some(left), _) if difference.is_to_be_moved() => {
+                        found.push((left, reason(difference)));
+                    }
+                    _ => {}
+                }
+            }
+            if same > 0 {
+                self.job.report().same += same;
+                self.job.emit(|| Event::Same { objects: same, bytes: same_bytes });
+            }
+            if !found.is_empty() {
+                let bytes = found.iter().map(|(entry, _)| entry.size_bytes).sum();
+                self.job.emit(|| Event::Found { objects: found.len() as u64, bytes });
+            }
+            for (entry, reason) in found {
+                if !self.hand_on(entry, reason).await {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(wants_extra.then_some((extra, extras)))
+    }
+
+    fn tell_found(&self, found: &[Entry]) {
+        if !found.is_empty() {
+            let (objects, bytes) = (found.len() as u64, found.iter().map(|it| it.size_bytes).sum());
+            self.job.emit(|| Event::Found { objects, bytes });
+        }
+    }
+
+    /// Puts one into the queue, or tells that it would be. False where nobody takes them any more, and
+    /// tells why.
+    async fn hand_on(&mut self, entry: Entry, reason: &'static str) -> bool {
+        let job = self.job;
+        self.number += 1;
+        let (source, bytes) = (job.source.place_of(&entry.name), entry.size_bytes);
+        let (action, target, item) = match item_of(job, entry, self.number) {
+            Ok(item) => item,
+            Err(error) => {
+                job.failed(source, None, &error);
+                return true;
+            }
+        };
+        if !job.options.dry_run {
+            return self.items.send(item).await.is_ok();
+        }
+        {
+            let mut report = job.report();
+            report.objects += 1;
+            report.bytes += bytes;
+        }
+        job.emit(|| Event::Planned { action, source: Some(source), target, bytes, reason });
+        true
+    }
+}
+
+fn reason(difference: Difference) -> &'static str {
+    match difference {
+        Difference::Missing => "the target does not have it",
+        Difference::Size => "the sizes differ",
+        Difference::Newer => "the times differ",
+        Difference::Same | Difference::Extra => "",
+    }
+}
+
+/// What is done with an entry, where it goes, and the item for it.
+fn item_of(job: &Job, entry: Entry, number: u64) -> Result<(&'static str, String, Item)> {
+    let Entry { name, size_bytes, modified, .. } = entry;
+    let target = job.target.place_of(&name);
+    let item = Item { size_bytes: Some(size_bytes), modified, number, ..Item::default() };
+    let key = |prefix: &str| {
+        let key = format!("{prefix}{name}");
+        if key.len() <= crate::url::MAX_KEY_BYTES {
+            return Ok(key);
+        }
+        let detail = format!("the key has {} bytes of at most 1024", key.len());
+        Err(Error::new(ErrorKind::InvalidInput, "upload to", target.clone(), detail))
+    };
+    match (&job.source, &job.target) {
+        (Side::Folder(folder), Side::Objects { prefix, .. }) => {
             let content_type = job.options.content_type.and_then(|of| of(&name));
-            let file = folder.join(&name);
-            let item =
-                Item { file, key, size_bytes, modified, content_type, number, ..Item::default() };
-            Ok(("upload", item))
+            let (file, key) = (folder.join(&name), key(prefix)?);
+            Ok(("upload", target, Item { file, key, content_type, ..item }))
         }
         (Side::Objects { prefix, .. }, Side::Folder(folder)) => {
-            let file = below(folder, &name);
-            let key = format!("{prefix}{name}");
-            Ok(("download", Item { file, key, size_bytes, modified, number, ..Item::default() }))
+            let (file, key) = (folder.join(&name), format!("{prefix}{name}"));
+            Ok(("download", target, Item { file, key, ..item }))
         }
-        _ => Err(Error::new(
-            ErrorKind::Unsupported,
-            "copy",
-            job.source.to_string(),
-            "copying many objects between stores is not there yet",
-        )),
+        (Side::Objects { prefix: from, .. }, Side::Objects { prefix: to, .. }) => {
+            let (target_key, key) = (key(to)?, format!("{from}{name}"));
+            Ok(("copy", target, Item { key, target_key, ..item }))
+        }
+        (Side::Folder(_), Side::Folder(_)) => unreachable!("one side is in a store"),
     }
 }

@@ -1,6 +1,6 @@
 //! Where a dataset is, and its names as they come: a folder's by a walk, a bucket's by a listing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures::StreamExt as _;
 
@@ -175,9 +175,4 @@ fn of_walk(walked: Walked) -> Seen {
         Walked::Skipped { name, why } => Seen::Skipped(name, why.reason().to_owned()),
         Walked::Failed(error) => Seen::Failed(error),
     }
-}
-
-/// The path of `name` below `folder`.
-pub(super) fn below(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name)
 }
