@@ -7,7 +7,7 @@ use std::time::Duration;
 use brigade::limits::parse_size;
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::{OutputArgs, StoreArgs};
+use super::{JobArgs, OutputArgs, StoreArgs};
 use crate::environment::Environment;
 
 /// See [`super::Command::Cp`].
@@ -118,6 +118,13 @@ pub(crate) struct CpArgs {
     /// only those given with --content-type and --metadata. REPLACE where any of these is given.
     #[arg(long, value_enum, value_name = "HOW", ignore_case = true, help_heading = "Copies")]
     pub(crate) metadata_directive: Option<Directive>,
+
+    /// All that is below a folder or a prefix. A source with wildcards means many objects by itself.
+    #[arg(long, short, help_heading = "Many objects")]
+    pub(crate) recursive: bool,
+
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,

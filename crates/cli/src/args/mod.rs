@@ -13,6 +13,7 @@ mod cat;
 mod cp;
 mod customer_key;
 mod demo;
+mod job;
 mod network;
 mod output;
 mod resume;
@@ -30,6 +31,7 @@ pub(crate) use cat::CatArgs;
 pub(crate) use cp::{Checksum, CpArgs, Direct, Directive, Proof, SourceArgs, Sse};
 pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
+pub(crate) use job::{JobArgs, SyncArgs};
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     /// Move a file or an object: copy it, verify the copy, then remove the source.
     #[command(after_help = MV_EXAMPLES)]
     Mv(Box<CpArgs>),
+    /// Bring a folder or a prefix to the state of another: only what differs is moved.
+    Sync(Box<SyncArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -89,6 +93,8 @@ Examples:
   brigade cp backup.tar s3://my-bucket/backups/
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
+  brigade cp -r photos s3://my-bucket/photos
+  brigade sync photos s3://my-bucket/photos --delete --dry-run
   brigade rm -r s3://my-bucket/tmp/ --dry-run
   brigade cp s3://my-bucket/a s3://other-bucket/b
   brigade resume

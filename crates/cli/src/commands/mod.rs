@@ -11,6 +11,7 @@ mod rm;
 mod serve;
 mod stat;
 mod tally;
+mod tree;
 mod uploads;
 mod watch;
 
@@ -24,12 +25,16 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::command_line;
+use crate::meaning::{Tree, is_pattern};
 use crate::printer::Printer;
 use crate::stdout;
 
 /// Carries out what `cli` asks for and returns how the process ends.
 pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Exit {
     match cli.command {
+        Command::Cp(args) if args.recursive || is_pattern(&args.source) => {
+            many(Tree::copying(&args, false, environment), &args, typed, environment)
+        }
         Command::Cp(args) => {
             let mut printer = Printer::new(&args.output, args.target == "-", environment);
             let result = cp::run(&args, typed, environment, &mut printer);
@@ -49,6 +54,12 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             let mut printer = Printer::new(&args.output, true, environment);
             let result = cat::run(&args, environment, &mut printer);
             ended(result, &mut printer)
+        }
+        Command::Mv(args) if args.recursive || is_pattern(&args.source) => {
+            many(Tree::copying(&args, true, environment), &args, typed, environment)
+        }
+        Command::Sync(args) => {
+            many(Tree::syncing(&args, environment), &args.cp, typed, environment)
         }
         Command::Mv(args) => {
             let mut printer = Printer::new(&args.output, false, environment);
@@ -84,6 +95,18 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             ended(result.map_err(Into::into), &mut printer)
         }
     }
+}
+
+/// A job of many objects, if its arguments make sense.
+fn many(
+    tree: Result<Tree>,
+    args: &args::CpArgs,
+    typed: &[OsString],
+    environment: &Environment,
+) -> Exit {
+    let mut printer = Printer::new(&args.output, false, environment);
+    let result = tree.and_then(|tree| tree::run(tree, typed, &mut printer));
+    ended_with(result, &mut printer)
 }
 
 /// Help and version go to standard output and are a success; anything else is misuse.

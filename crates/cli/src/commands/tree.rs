@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use brigade::dataset::{self, JobReport};
 use brigade::progress::{self, Event};
 use brigade::{Cancel, Session};
+use futures::StreamExt as _;
 
 use super::watch::Watch;
 use super::{block_on, typed_again};
@@ -28,17 +29,22 @@ pub(super) fn run(tree: Tree, typed: &[OsString], printer: &mut Printer) -> Resu
     block_on(async {
         let mut watch = Watch::new(printer, typed_again(typed))?;
         let session = watch.until(Session::new(tree.session)).await?;
+        let source_session = match tree.source_session {
+            Some(options) => watch.until(Session::new(options)).await?,
+            None => session.clone(),
+        };
         let (emitter, events) = progress::channel();
         let cancel = Cancel::default();
-        let options = dataset::JobOptions { events: emitter, cancel: cancel.clone(), ..tree.options };
-        let (source, target) = (tree.source.side(&session), tree.target.side(&session));
+        let options =
+            dataset::JobOptions { events: emitter, cancel: cancel.clone(), ..tree.options };
+        let (source, target) = (tree.source.side(&source_session), tree.target.side(&session));
         let work = dataset::copy(&source, &target, options);
-        let mut hear = |event: &Event| {
+        let events = events.inspect(|event| {
             if let Some(failures) = &mut failures {
                 failures.hear(event);
             }
-        };
-        let report = watch.job(work, &cancel, events, &mut hear).await?;
+        });
+        let report = watch.transfer(work, &cancel, events).await?;
         let stopped = watch.stopped();
         watch.printer.job_report(&report);
         if let Some(failures) = failures {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use brigade::Cancel;
-use brigade::progress::Events;
+use brigade::progress::Event;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
@@ -68,7 +68,7 @@ impl<'a> Watch<'a> {
         &mut self,
         work: impl Future<Output = brigade::Result<T>>,
         cancel: &Cancel,
-        events: Events,
+        events: impl Stream<Item = Event> + Unpin,
     ) -> Result<T> {
         self.job(work, cancel, events, futures::stream::empty(), |_, ()| {}).await
     }
@@ -79,7 +79,7 @@ impl<'a> Watch<'a> {
         &mut self,
         work: impl Future<Output = brigade::Result<T>>,
         cancel: &Cancel,
-        mut events: Events,
+        mut events: impl Stream<Item = Event> + Unpin,
         outcomes: impl Stream<Item = O>,
         mut tell: impl FnMut(&mut Printer, O),
     ) -> Result<T> {
@@ -158,7 +158,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Hands on all events that are there by now.
-    fn tell(&mut self, events: &mut Events) {
+    fn tell(&mut self, events: &mut (impl Stream<Item = Event> + Unpin)) {
         let now = Instant::now();
         while let Some(Some(event)) = events.next().now_or_never() {
             self.printer.event(&event, now);

@@ -129,6 +129,49 @@ impl Transfer {
     }
 }
 
+/// How each of many files is uploaded; its media type is guessed by its own name.
+pub(super) fn upload_of_many(args: &CpArgs, environment: &Environment) -> Result<UploadOptions> {
+    refuse(&OF_STREAMS, args, "standard input")?;
+    refuse(&OF_COPIES, args, "copies")?;
+    upload(args, None, words_of_many(args, environment)?, environment)
+}
+
+/// How each of many objects is downloaded.
+pub(super) fn download_of_many(
+    args: &CpArgs,
+    environment: &Environment,
+) -> Result<DownloadOptions> {
+    refuse(&OF_MANY, args, "single objects")?;
+    download(args, words_of_many(args, environment)?, environment)
+}
+
+/// How each of many objects is copied.
+pub(super) fn copy_of_many(
+    args: &CpArgs,
+    target: &S3Url,
+    environment: &Environment,
+) -> Result<CopyOptions> {
+    refuse(&OF_MANY, args, "single objects")?;
+    copy(args, target, words_of_many(args, environment)?, environment)
+}
+
+/// The command of each, which lacks its two ends. A move is not resumed as such: what is moved again in the
+/// end is what was not removed.
+fn words_of_many(args: &CpArgs, environment: &Environment) -> Result<Vec<OsString>> {
+    let mut words = words("cp", args, environment)?;
+    words.truncate(words.len() - 2);
+    Ok(words)
+}
+
+/// Options of one object.
+const OF_MANY: [Refusal; 1] =
+    [(|args| args.version_id.is_some(), "--version-id", "each of many has versions of its own")];
+
+/// The media type that a name suggests.
+pub(super) fn guessed_type_of(name: &str) -> Option<String> {
+    guessed_type(Path::new(name))
+}
+
 /// An option, whether it is given, and why it makes no sense elsewhere.
 type Refusal = (fn(&CpArgs) -> bool, &'static str, &'static str);
 
@@ -204,6 +247,7 @@ fn download(
         verify: verify(args.verify),
         version_id: args.version_id.clone(),
         customer_key: own_key(args, environment)?,
+        keep_modified: true,
         resume: resume(args),
         direct_io: direct_io(args.direct_io),
         command,

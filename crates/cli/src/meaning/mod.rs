@@ -15,6 +15,7 @@ mod route;
 mod serve;
 mod session;
 mod stat;
+mod tree;
 mod uploads;
 
 pub(crate) use cat::Printing;
@@ -26,4 +27,5 @@ pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};
 pub(crate) use session::manifest_folder;
 pub(crate) use stat::Look;
+pub(crate) use tree::{Tree, is_pattern};
 pub(crate) use uploads::{Abort, Selection};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use brigade::dataset::{Compare, JobOptions, Pattern, Side};
+use brigade::dataset::{Compared, JobOptions, Pattern, Side};
 use brigade::{S3Url, Session, SessionOptions};
 
 use super::cp;
@@ -17,6 +17,8 @@ use crate::failure::Usage;
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) session: SessionOptions,
+    /// Of the source, where that is in another store.
+    pub(crate) source_session: Option<SessionOptions>,
     pub(crate) source: End,
     pub(crate) target: End,
     pub(crate) options: JobOptions,
@@ -64,7 +66,11 @@ impl End {
             }
             Some(url) => {
                 let pattern = Pattern::parse(url.key())?;
-                Ok(if pattern.is_glob() { Self::Matching(url, pattern) } else { Self::Objects(url) })
+                Ok(if pattern.is_glob() {
+                    Self::Matching(url, pattern)
+                } else {
+                    Self::Objects(url)
+                })
             }
         }
     }
@@ -105,7 +111,7 @@ impl Tree {
     pub(crate) fn syncing(args: &SyncArgs, environment: &Environment) -> Result<Self> {
         let mut tree = Self::of(&args.cp, environment)?;
         let options = &mut tree.options;
-        options.compare = if args.size_only { Compare::SizeOnly } else { Compare::SizeAndTime };
+        options.compare = Some(if args.size_only { Compared::Size } else { Compared::SizeAndTime });
         (options.delete, options.max_delete) = (args.delete, args.max_delete);
         Ok(tree)
     }
@@ -130,10 +136,13 @@ impl Tree {
                 options.content_type = args.content_type.is_none().then_some(cp::guessed_type_of);
             }
             (_, End::Folder(_)) => options.download = cp::download_of_many(args, environment)?,
-            _ => {}
+            (_, End::Objects(url) | End::Matching(url, _)) => {
+                options.copy = cp::copy_of_many(args, url, environment)?;
+            }
         }
         Ok(Self {
             session: session::options(&args.store, environment)?,
+            source_session: session::of_source(&args.from, &args.store, environment)?,
             source,
             target,
             options,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::Report;
+use brigade::dataset::JobReport;
 use brigade::limits::format_size;
 use brigade::progress::Event;
 
@@ -17,6 +18,9 @@ use crate::format::{count, countdown, one_line, rate};
 
 /// Between two lines of progress where there is no terminal: seldom enough for a log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Failures of single objects among many that are told one by one, and things that are left out.
+const MOST_TOLD: u64 = 20;
 
 /// How much to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,9 @@ pub(crate) struct Human {
     meter: Meter,
     /// Warnings come as events and again in the report; each is told once of a transfer.
     warned: HashSet<String>,
+    /// Of a job of many objects: those that failed, and those that were left out.
+    failures: u64,
+    skips: u64,
 }
 
 impl Human {
@@ -61,6 +68,8 @@ impl Human {
             color,
             meter: Meter::default(),
             warned: HashSet::new(),
+            failures: 0,
+            skips: 0,
         }
     }
 
@@ -103,7 +112,56 @@ impl Human {
                     one_line(reason)
                 ));
             }
+            Event::ObjectDone { operation, source, target, bytes, .. }
+                if self.tell == Tell::Everything =>
+            {
+                self.notice(&format!(
+                    "{} {} to {}: {}",
+                    summary::done(*operation),
+                    one_line(source),
+                    one_line(target),
+                    format_size(*bytes)
+                ));
+            }
+            Event::ObjectDeleted { target } if self.tell == Tell::Everything => {
+                self.notice(&format!("deleted {}", one_line(target)));
+            }
+            Event::ObjectFailed { message, .. } => self.told_failure(message),
+            Event::ObjectSkipped { source, reason } => {
+                self.told_skip(&format!("left out: {} is {reason}", one_line(source)));
+            }
+            Event::Planned { action, source, target, bytes, reason } => {
+                let source = source.as_deref().map(one_line);
+                let ends = match source {
+                    Some(source) => format!("{source} to {}", one_line(target)),
+                    None => one_line(target),
+                };
+                let size = format_size(*bytes);
+                self.line(&format!("would {action} {ends}: {size}, {reason}"));
+            }
             _ => {}
+        }
+    }
+
+    /// The first of many; all of them are counted.
+    fn told_failure(&mut self, message: &str) {
+        self.failures += 1;
+        if self.failures <= MOST_TOLD || self.tell == Tell::Everything {
+            let word = self.paint("1;31", "error:");
+            self.say(&format!("brigade: {word} {}", one_line(message)));
+        } else if self.failures == MOST_TOLD + 1 {
+            self.say(
+                "brigade: further errors are counted; --failures FILE or --verbose names them",
+            );
+        }
+    }
+
+    fn told_skip(&mut self, message: &str) {
+        self.skips += 1;
+        if self.skips <= MOST_TOLD || self.tell == Tell::Everything {
+            self.notice(message);
+        } else if self.skips == MOST_TOLD + 1 {
+            self.notice("what else is left out is counted; --verbose names it");
         }
     }
 
@@ -176,6 +234,14 @@ impl Human {
         self.next();
     }
 
+    pub(super) fn job_report(&mut self, report: &JobReport) {
+        for warning in &report.warnings {
+            self.warning(warning);
+        }
+        self.next();
+        self.line(&summary::job(report));
+    }
+
     pub(super) fn line(&mut self, line: &str) {
         self.clear();
         if self.tell != Tell::Errors {
@@ -211,6 +277,7 @@ impl Human {
         self.meter = Meter::default();
         self.next_line = None;
         self.warned.clear();
+        (self.failures, self.skips) = (0, 0);
     }
 
     fn clear(&self) {

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::Report;
+use brigade::dataset::JobReport;
 use brigade::progress::Event;
 use serde::Serialize;
 
@@ -78,7 +79,8 @@ impl Json {
             {
                 return;
             }
-            Event::Started { .. } => self.last_progress = None,
+            Event::Found { .. } | Event::Same { .. } | Event::AllFound if !self.progress => return,
+            Event::Started { .. } | Event::JobStarted { .. } => self.last_progress = None,
             // The last bytes are never left out.
             Event::Finishing => self.progress(now),
             _ => {}
@@ -107,6 +109,14 @@ impl Json {
     }
 
     pub(super) fn report(&mut self, report: &Report) {
+        for warning in &report.warnings {
+            self.warning(warning);
+        }
+        self.next();
+        self.object("report", report);
+    }
+
+    pub(super) fn job_report(&mut self, report: &JobReport) {
         for warning in &report.warnings {
             self.warning(warning);
         }

@@ -19,6 +19,7 @@ use std::io::{IsTerminal as _, Write};
 use std::time::Instant;
 
 use brigade::Report;
+use brigade::dataset::JobReport;
 use brigade::progress::Event;
 use serde::Serialize;
 
@@ -116,6 +117,14 @@ impl Printer {
         match self {
             Self::Human(human) => human.report_in_detail(report),
             Self::Json(json) => json.report(report),
+        }
+    }
+
+    /// A job of many objects came to its end.
+    pub(crate) fn job_report(&mut self, report: &JobReport) {
+        match self {
+            Self::Human(human) => human.job_report(report),
+            Self::Json(json) => json.job_report(report),
         }
     }
 

@@ -40,7 +40,7 @@ pub(super) async fn run(job: &Job, items: mpsc::Sender<Item>) -> Result<Searched
         let left = in_order(job, &job.source, names, &source, true);
         let right = in_order(job, &job.target, theirs, &seen, false);
         let pairs = compare(left, right);
-        let extra = out.differences(pairs, compared).await?;
+        let extra = out.differences(pairs, compared, &seen).await?;
         (Some(seen), extra)
     } else {
         out.everything(in_batches(job, &job.source, names, &source, true)).await?;
@@ -65,6 +65,8 @@ pub(super) async fn run(job: &Job, items: mpsc::Sender<Item>) -> Result<Searched
 struct Seeing {
     is_complete: AtomicBool,
     is_unordered: AtomicBool,
+    /// A listing ended early: what follows of the other side has nothing to be compared with.
+    is_cut: AtomicBool,
     late: Mutex<Vec<Entry>>,
 }
 
@@ -98,6 +100,9 @@ fn in_batches<'a>(
         };
         if !names.is_ordered() {
             seeing.is_unordered.store(true, Ordering::Relaxed);
+        }
+        if matches!(side, Side::Objects { .. }) && batch.iter().any(Seen::is_failure) {
+            seeing.is_cut.store(true, Ordering::Relaxed);
         }
         let entries = batch.into_iter().filter_map(|seen| admitted(job, side, seen, tells));
         Some((Ok(entries.collect()), names))
@@ -231,6 +236,7 @@ impl Out<'_> {
         &mut self,
         pairs: impl Stream<Item = Result<Vec<Pair>>>,
         compared: crate::dataset::Compared,
+        target: &Seeing,
     ) -> Result<Option<(Sorter, u64)>> {
         let direction = match (&self.job.source, &self.job.target) {
             (Side::Folder(_), _) => Direction::Up,
@@ -242,6 +248,9 @@ impl Out<'_> {
         let mut pairs = std::pin::pin!(pairs);
         while let Some(batch) = pairs.next().await {
             let batch = batch?;
+            if target.is_cut.load(Ordering::Relaxed) {
+                break;
+            }
             self.job.options.events.until_heard().await;
             let (mut same, mut same_bytes, mut found) = (0, 0, Vec::new());
             for pair in batch {

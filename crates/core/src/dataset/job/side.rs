@@ -80,6 +80,12 @@ pub(super) enum Seen {
     Failed(Error),
 }
 
+impl Seen {
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
 /// The names of one side, in batches.
 pub(super) struct Names {
     kind: Kind,
