@@ -448,6 +448,13 @@ impl Run {
         errors.into_iter().next().expect("one")
     }
 
+    /// The words on standard error of a run that ended with `code`, whatever the number of its errors.
+    #[track_caller]
+    pub fn code_and_words(self, code: i32) -> String {
+        assert_eq!(self.code(), code, "{self}");
+        self.stderr
+    }
+
     /// Every line of standard output as the JSON object it must be.
     pub fn json(&self) -> Vec<Value> {
         objects(self.text(), self)

@@ -195,6 +195,15 @@ pub enum Event {
         /// Its path or URL.
         target: String,
     },
+    /// A file was held against its object.
+    Compared {
+        /// Below the folder and the prefix.
+        name: String,
+        /// `identical`, `different`, `missing` (no object), `extra` (no file) or `unverifiable`.
+        outcome: &'static str,
+        /// Why, where that is not said already.
+        reason: Option<String>,
+    },
     /// What a job would do, where it is only to be told.
     Planned {
         /// `upload`, `download`, `copy` or `delete`.

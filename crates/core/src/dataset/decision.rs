@@ -50,6 +50,8 @@ pub enum Difference {
     Size,
     /// The source was written since, or, going down, their times differ; or a time is not known.
     Newer,
+    /// Their contents differ. Who compares those says so.
+    Content,
     /// None that was looked for.
     Same,
     /// The source does not have it.
@@ -59,7 +61,7 @@ pub enum Difference {
 impl Difference {
     /// Whether the source is to be transferred.
     pub fn is_to_be_moved(self) -> bool {
-        matches!(self, Self::Missing | Self::Size | Self::Newer)
+        matches!(self, Self::Missing | Self::Size | Self::Newer | Self::Content)
     }
 }
 

@@ -21,7 +21,7 @@ pub use decision::{Compared, Difference, Direction};
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
-pub use job::{Admits, JobOptions, JobReport, Side, copy};
+pub use job::{Admits, JobOptions, JobReport, Side, VerifyReport, copy, verify};
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
 pub use sort::{SortOptions, Sorted, Sorter};

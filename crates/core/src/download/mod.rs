@@ -6,6 +6,7 @@
 //! computed is held against what the store recorded, and only then does a file get its name. A
 //! download that ends early keeps what it has for a later run to go on with.
 
+mod check;
 mod disk;
 mod expect;
 mod fetch;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use self::disk::ToDisk;
+pub(crate) use self::check::{Content, check};
 pub(crate) use self::expect::{Expectation, Found, find};
 use self::fetch::fetch_again;
 pub(crate) use self::fetch::{Request, fetch};

@@ -12,12 +12,14 @@ mod delete;
 mod report;
 mod search;
 mod side;
+mod verify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub use report::JobReport;
 pub use side::Side;
+pub use verify::{VerifyReport, verify};
 
 use super::{Compared, SortOptions};
 use crate::engine::Engine;
@@ -52,6 +54,10 @@ pub struct JobOptions {
     /// What is compared, so that what the other side has is not moved again. Unset: nothing; everything is
     /// moved.
     pub compare: Option<Compared>,
+    /// Compares contents where sizes are the same: a file is summed as the store has recorded its object, which is
+    /// not downloaded. Of what nothing can be said, and of objects of two stores, the `ETag`s or the times
+    /// decide.
+    pub checksum: bool,
     /// Deletes what only the target has: last, and never where something of either side was not seen.
     pub delete: bool,
     /// With more to delete than this, nothing is deleted. Unset: no bound.
@@ -81,6 +87,7 @@ impl Default for JobOptions {
             admits: None,
             follow_symlinks: true,
             compare: None,
+            checksum: false,
             delete: false,
             max_delete: None,
             remove_source: false,
@@ -157,7 +164,7 @@ async fn run(
     let job = Job::new(name, source, target, options);
     let (items, queue) = futures::channel::mpsc::channel(QUEUE);
     let (searched, acted) =
-        futures::join!(search::run(&job, items), act::run(&engine, &job, queue));
+        futures::join!(search::run(&engine, &job, items), act::run(&engine, &job, queue));
     let moved = acted?;
     let searched = searched?;
     let is_safe = searched.is_complete && searched.is_ordered && !job.is_stopped();

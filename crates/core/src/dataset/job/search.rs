@@ -9,11 +9,16 @@ use futures::{SinkExt as _, StreamExt as _};
 
 use super::side::{Names, Seen};
 use super::{Job, Side};
-use crate::dataset::{Difference, Direction, Entry, Pair, Sorter, compare};
-use crate::engine::blocking;
+use super::verify::content;
+use crate::dataset::{Compared, Difference, Direction, Entry, Pair, Sorter, compare};
+use crate::download::Content;
+use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::many::Item;
 use crate::progress::Event;
+
+/// Files that are held against their objects at once.
+const CHECKS_AT_ONCE: usize = 16;
 
 /// Entries of one batch of sorted ones.
 const BATCH: usize = 1024;
@@ -29,8 +34,12 @@ pub(super) struct Searched {
 }
 
 /// Hands on everything that is to be moved.
-pub(super) async fn run(job: &Job, items: mpsc::Sender<Item>) -> Result<Searched> {
-    let mut out = Out { job, items, number: 0 };
+pub(super) async fn run(
+    engine: &Engine,
+    job: &Job,
+    items: mpsc::Sender<Item>,
+) -> Result<Searched> {
+    let mut out = Out { engine, job, items, number: 0 };
     let source = Seeing::default();
     let names = Names::of(&job.source, None, job.options.follow_symlinks, &job.options.cancel)?;
     let (target, extra) = if let Some(compared) = job.options.compare {
@@ -62,7 +71,7 @@ pub(super) async fn run(job: &Job, items: mpsc::Sender<Item>) -> Result<Searched
 
 /// What is to be known of a side when it was seen, while its names pass.
 #[derive(Default)]
-struct Seeing {
+pub(super) struct Seeing {
     is_complete: AtomicBool,
     is_unordered: AtomicBool,
     /// A listing ended early: what follows of the other side has nothing to be compared with.
@@ -71,12 +80,16 @@ struct Seeing {
 }
 
 impl Seeing {
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.is_complete.load(Ordering::Relaxed)
     }
 
     fn is_ordered(&self) -> bool {
         !self.is_unordered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
     }
 
     fn late(&self) -> Vec<Entry> {
@@ -111,7 +124,7 @@ fn in_batches<'a>(
 
 /// The same in the order of their names, whatever the order in which they come: once they are out of order,
 /// the rest is sorted. What belongs before what has passed already is kept aside.
-fn in_order<'a>(
+pub(super) fn in_order<'a>(
     job: &'a Job,
     side: &'a Side,
     names: Names,
@@ -210,6 +223,7 @@ fn admitted(job: &Job, side: &Side, seen: Seen, tells: bool) -> Option<Entry> {
 
 /// Where what was found goes.
 struct Out<'a> {
+    engine: &'a Engine,
     job: &'a Job,
     items: mpsc::Sender<Item>,
     number: u64,
@@ -235,7 +249,7 @@ impl Out<'_> {
     async fn differences(
         &mut self,
         pairs: impl Stream<Item = Result<Vec<Pair>>>,
-        compared: crate::dataset::Compared,
+        compared: Compared,
         target: &Seeing,
     ) -> Result<Option<(Sorter, u64)>> {
         let direction = match (&self.job.source, &self.job.target) {
@@ -248,13 +262,12 @@ impl Out<'_> {
         let mut pairs = std::pin::pin!(pairs);
         while let Some(batch) = pairs.next().await {
             let batch = batch?;
-            if target.is_cut.load(Ordering::Relaxed) {
+            if target.is_cut() {
                 break;
             }
             self.job.options.events.until_heard().await;
             let (mut same, mut same_bytes, mut found) = (0, 0, Vec::new());
-            for pair in batch {
-                let difference = pair.difference(direction, compared);
+            for (difference, pair) in self.judged(batch, direction, compared).await {
                 match (difference, pair.left, pair.right) {
                     (Difference::Extra, _, Some(right)) if wants_extra => {
                         extras += 1;
@@ -285,6 +298,40 @@ impl Out<'_> {
             }
         }
         Ok(wants_extra.then_some((extra, extras)))
+    }
+
+    /// How each pair differs.
+    async fn judged(
+        &self,
+        batch: Vec<Pair>,
+        direction: Direction,
+        compared: Compared,
+    ) -> Vec<(Difference, Pair)> {
+        let judge = |pair: Pair| async move {
+            let mut difference = pair.difference(direction, compared);
+            if self.job.options.checksum
+                && difference != Difference::Size
+                && let (Some(left), Some(right)) = (&pair.left, &pair.right)
+            {
+                difference = match content(self.engine, self.job, &left.name).await {
+                    Ok(Content::Same(_)) => Difference::Same,
+                    Ok(Content::Different(_)) => Difference::Content,
+                    // Of two objects with one ETag the contents are the same, wherever it comes from.
+                    Ok(Content::Unknown(_)) if left.etag.is_some() && left.etag == right.etag => {
+                        Difference::Same
+                    }
+                    Ok(Content::Unknown(_)) => pair.difference(direction, Compared::SizeAndTime),
+                    // It is tried, and tells better what is wrong.
+                    Err(_) => Difference::Content,
+                };
+            }
+            (difference, pair)
+        };
+        if !self.job.options.checksum {
+            let plain = |pair: Pair| (pair.difference(direction, compared), pair);
+            return batch.into_iter().map(plain).collect();
+        }
+        stream::iter(batch.into_iter().map(judge)).buffered(CHECKS_AT_ONCE).collect().await
     }
 
     fn tell_found(&self, found: &[Entry]) {
@@ -325,6 +372,7 @@ fn reason(difference: Difference) -> &'static str {
         Difference::Missing => "the target does not have it",
         Difference::Size => "the sizes differ",
         Difference::Newer => "the times differ",
+        Difference::Content => "the contents differ",
         Difference::Same | Difference::Extra => "",
     }
 }
