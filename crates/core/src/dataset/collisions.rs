@@ -66,15 +66,21 @@ impl Below {
 #[derive(Debug, Default)]
 pub struct CaseCollisions {
     seen: HashSet<u64>,
+    lower: String,
 }
 
 impl CaseCollisions {
     /// Takes `name`, and says whether one was taken before that is the same in lower case, itself included.
     pub fn collides(&mut self, name: &str) -> bool {
-        let mut hasher = DefaultHasher::new();
-        for c in name.chars().flat_map(char::to_lowercase) {
-            c.hash(&mut hasher);
+        self.lower.clear();
+        if name.is_ascii() {
+            self.lower.push_str(name);
+            self.lower.make_ascii_lowercase();
+        } else {
+            self.lower.extend(name.chars().flat_map(char::to_lowercase));
         }
+        let mut hasher = DefaultHasher::new();
+        self.lower.hash(&mut hasher);
         let hash = hasher.finish();
         if self.is_full() { self.seen.contains(&hash) } else { !self.seen.insert(hash) }
     }

@@ -235,8 +235,14 @@ impl Names {
             }
             match self.resolve(outer) {
                 Ok(()) => {}
-                // Nor is anything below it there.
-                Err(Errno::NOENT) => return Ok(self.missing(outer)),
+                // Nor is anything below it there. It is remembered as one that is to be made.
+                Err(Errno::NOENT) => {
+                    let missing = self.missing(outer);
+                    if missing.is_ok() {
+                        self.remember(folder);
+                    }
+                    return Ok(missing);
+                }
                 Err(Errno::XDEV | Errno::LOOP) => {
                     return Ok(Err(BadName::Outside { folder: outer.to_owned() }));
                 }
@@ -245,12 +251,16 @@ impl Names {
                 }
                 Err(errno) => return Err(self.failed(outer, errno)),
             }
-            if self.safe.len() >= FOLDERS_REMEMBERED {
-                self.safe.clear();
-            }
-            self.safe.insert(outer.to_owned());
+            self.remember(outer);
         }
         Ok(Ok(()))
+    }
+
+    fn remember(&mut self, folder: &str) {
+        if self.safe.len() >= FOLDERS_REMEMBERED {
+            self.safe.clear();
+        }
+        self.safe.insert(folder.to_owned());
     }
 
     /// A folder that is not there is fine, unless it is a link to nothing, which could point to anywhere.
