@@ -11,6 +11,9 @@
 
 mod cp;
 mod demo;
+// For commands of many objects.
+#[allow(dead_code)]
+pub(crate) mod filter;
 mod network;
 mod output;
 mod resume;

@@ -6,6 +6,9 @@
 //! the tests need no store.
 
 mod cp;
+// For commands of many objects.
+#[allow(dead_code)]
+pub(crate) mod filter;
 mod metadata;
 mod recorded;
 mod route;
