@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -35,6 +35,8 @@ pub(crate) struct Partial {
     path: PathBuf,
     target: PathBuf,
     stays: bool,
+    /// The time that the file gets, where it is not that of its writing.
+    modified: Option<SystemTime>,
 }
 
 /// Where a download to `path` really goes: into a folder under `basename`, or, where `path` is a
@@ -159,12 +161,17 @@ impl Partial {
     fn new(file: File, path: PathBuf, target: &Path, stays: bool) -> Self {
         let file = Arc::new(file);
         let writer = Writer::cached(Arc::clone(&file));
-        Self { file, writer, path, target: target.to_owned(), stays }
+        Self { file, writer, path, target: target.to_owned(), stays, modified: None }
     }
 
     /// Has the file, of `size_bytes`, written past the page cache or through it, as `how` says.
     pub(crate) fn write_as(&mut self, size_bytes: u64, how: DirectIo) {
         self.writer = Writer::new(Arc::clone(&self.file), &self.path, size_bytes, how);
+    }
+
+    /// Gives the file this time when it is committed.
+    pub(crate) fn keep_modified(&mut self, modified: Option<SystemTime>) {
+        self.modified = modified;
     }
 
     /// What the parts write with.
@@ -182,6 +189,9 @@ impl Partial {
     pub(crate) fn commit(mut self, stays: bool) -> Result<()> {
         self.stays |= stays;
         let failed = |source| Error::io(OPERATION, &self.target, source);
+        if let Some(modified) = self.modified {
+            self.file.set_modified(modified).map_err(failed)?;
+        }
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
         self.stays = true;
