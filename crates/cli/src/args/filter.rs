@@ -166,7 +166,7 @@ pub(crate) mod tests {
         assert_eq!(when("1970-01-02"), at(86_400));
         assert_eq!(when("1970-01-01T02:00:00+01:00"), at(3600));
         assert_eq!(when("1970-01-01T00:00:07Z"), at(7));
-        assert_eq!(when("7d"), Ok(Some(When::Ago(Duration::from_secs(7 * 86_400)))));
+        assert_eq!(when("7d"), Ok(Some(When::Ago(Duration::from_hours(7 * 24)))));
         let said = when("2026-13-01").expect_err("no such month");
         assert!(said.contains("'2026-13-01' for '--newer-than <WHEN>': give a date"), "{said}");
     }

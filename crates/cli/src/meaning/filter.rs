@@ -31,7 +31,7 @@ pub(crate) fn filter(args: &FilterArgs, now: SystemTime) -> Result<Filter> {
         Usage::error(format!("nothing is within both {first} and {second}; change one of them"))
     };
     match (options.newer_than, options.older_than) {
-        (Some(newer), Some(older)) if newer >= older => {
+        (Some(from), Some(until)) if from >= until => {
             return Err(never("--newer-than", "--older-than"));
         }
         _ => {}
