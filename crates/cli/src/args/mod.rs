@@ -14,6 +14,9 @@ mod cp;
 mod customer_key;
 mod demo;
 mod job;
+// For commands of many objects.
+#[allow(dead_code)]
+pub(crate) mod filter;
 mod network;
 mod output;
 mod resume;

@@ -6,7 +6,6 @@
 //! pages overlap, counts once, as it came first.
 
 use std::cmp::Ordering;
-use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use futures::stream::{self, Stream, StreamExt as _};
@@ -93,8 +92,9 @@ struct Merge {
     right: Side,
 }
 
+#[derive(Default)]
 struct Side {
-    batch: Peekable<IntoIter<Entry>>,
+    batch: IntoIter<Entry>,
     /// The name before.
     last: Option<String>,
     has_ended: bool,
@@ -110,7 +110,7 @@ impl Merge {
             if !self.right.is_ready()? {
                 return Ok(Wants::Right);
             }
-            let order = match (self.left.batch.peek(), self.right.batch.peek()) {
+            let order = match (self.left.next(), self.right.next()) {
                 (Some(left), Some(right)) => left.name.cmp(&right.name),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
@@ -125,29 +125,28 @@ impl Merge {
     }
 }
 
-impl Default for Side {
-    fn default() -> Self {
-        Self { batch: Vec::new().into_iter().peekable(), last: None, has_ended: false }
-    }
-}
-
 impl Side {
     fn give(&mut self, batch: Option<Vec<Entry>>) {
         match batch {
-            Some(batch) => self.batch = batch.into_iter().peekable(),
+            Some(batch) => self.batch = batch.into_iter(),
             None => self.has_ended = true,
         }
     }
 
+    fn next(&self) -> Option<&Entry> {
+        self.batch.as_slice().first()
+    }
+
     /// Whether the next entry, in order, is at hand, or it is known that there is none.
     fn is_ready(&mut self) -> Result<bool> {
-        while let Some(next) = self.batch.peek() {
+        while let Some(next) = self.next() {
             match &self.last {
-                Some(last) if next.name == *last => {
-                    self.batch.next();
-                }
-                Some(last) if next.name < *last => return Err(out_of_order(last, &next.name)),
-                _ => return Ok(true),
+                Some(last) => match next.name.cmp(last) {
+                    Ordering::Less => return Err(out_of_order(last, &next.name)),
+                    Ordering::Equal => drop(self.batch.next()),
+                    Ordering::Greater => return Ok(true),
+                },
+                None => return Ok(true),
             }
         }
         Ok(self.has_ended)

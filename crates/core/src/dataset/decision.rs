@@ -117,6 +117,7 @@ mod tests {
     use super::*;
 
     /// Milliseconds since 1970.
+    #[expect(clippy::unnecessary_wraps, reason = "a side of a pair")]
     fn at(size_bytes: u64, time: Option<i64>) -> Option<Entry> {
         let modified = time.map(|ms| {
             let far = Duration::from_millis(ms.unsigned_abs());
