@@ -282,7 +282,10 @@ impl Brigade {
 
     /// Starts it.
     pub fn start(mut self) -> Running {
-        self.command.stdin(self.input.take().unwrap_or_else(Stdio::null)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command
+            .stdin(self.input.take().unwrap_or_else(Stdio::null))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let shown = shown(&self.command);
         let started = Instant::now();
         let mut child =

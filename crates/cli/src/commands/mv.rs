@@ -64,10 +64,13 @@ pub(super) async fn carry_out(ends: &Ends, job: Job, watch: &mut Watch<'_>) -> R
         }
     };
     // The copy is there: what goes wrong from here on must say so.
-    removing.await.map_err(|error| {
-        let what = format!("{} was copied to {} and kept", report.source, report.target);
-        error.context(what).into()
-    }).map(|()| report)
+    removing
+        .await
+        .map_err(|error| {
+            let what = format!("{} was copied to {} and kept", report.source, report.target);
+            error.context(what).into()
+        })
+        .map(|()| report)
 }
 
 /// What is to go.
@@ -94,15 +97,19 @@ impl Source {
             }
             Job::Stream { object, .. } => {
                 let why = "standard input cannot be moved";
-                return Err(Error::new(ErrorKind::InvalidInput, "move to", object.to_string(), why));
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "move to",
+                    object.to_string(),
+                    why,
+                ));
             }
         })
     }
 }
 
 fn identity_of(operation: &'static str, path: &Path) -> Result<Identity, Error> {
-    let metadata =
-        std::fs::metadata(path).map_err(|source| Error::io(operation, path, source))?;
+    let metadata = std::fs::metadata(path).map_err(|source| Error::io(operation, path, source))?;
     let modified = (metadata.mtime(), metadata.mtime_nsec());
     Ok((metadata.dev(), metadata.ino(), metadata.len(), modified.0, modified.1))
 }

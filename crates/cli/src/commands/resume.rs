@@ -15,9 +15,9 @@ use brigade::progress::Operation;
 use brigade::{Report, Unfinished};
 use serde::Serialize;
 
+use super::cp::Ends;
 use super::tally::Tally;
 use super::watch::Watch;
-use super::cp::Ends;
 use super::{block_on, cp, mv, typed_again};
 use crate::args::ResumeArgs;
 use crate::environment::Environment;

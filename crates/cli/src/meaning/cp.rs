@@ -32,11 +32,26 @@ pub(crate) struct Transfer {
 /// What the transfer does. The engine's options still lack who listens and who may cancel.
 #[derive(Debug, Clone)]
 pub(crate) enum Job {
-    Upload { file: PathBuf, object: S3Url, options: UploadOptions },
+    Upload {
+        file: PathBuf,
+        object: S3Url,
+        options: UploadOptions,
+    },
     /// Of standard input.
-    Stream { object: S3Url, options: StreamOptions },
-    Download { object: S3Url, sink: Sink, options: DownloadOptions },
-    Copy { source: S3Url, target: S3Url, options: CopyOptions },
+    Stream {
+        object: S3Url,
+        options: StreamOptions,
+    },
+    Download {
+        object: S3Url,
+        sink: Sink,
+        options: DownloadOptions,
+    },
+    Copy {
+        source: S3Url,
+        target: S3Url,
+        options: CopyOptions,
+    },
 }
 
 impl Transfer {
@@ -48,7 +63,11 @@ impl Transfer {
     /// The same of `brigade mv`.
     pub(crate) fn from_mv_args(args: &CpArgs, environment: &Environment) -> Result<Self> {
         let whys = [
-            (args.source == "-" || args.target == "-", "-", "there would be nothing to remove, or to keep"),
+            (
+                args.source == "-" || args.target == "-",
+                "-",
+                "there would be nothing to remove, or to keep",
+            ),
             (args.verify == Proof::Off, "--verify off", "only what was verified is removed"),
             (args.version_id.is_some(), "--version-id", "a move is of the newest version"),
         ];
@@ -126,7 +145,11 @@ const OF_COPIES: [Refusal; 2] = [
         "--metadata-directive",
         "only an object has metadata that could be kept",
     ),
-    (|args| args.from.is_given(), "--source-...", "the source is not in another store than the target"),
+    (
+        |args| args.from.is_given(),
+        "--source-...",
+        "the source is not in another store than the target",
+    ),
 ];
 
 /// An option without effect would be a promise not kept, so each is an error that says why.

@@ -11,11 +11,22 @@ use crate::failure::Usage;
 /// A transfer's two ends, complete: a key for every object, a file for every download.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    Upload { file: PathBuf, object: S3Url },
+    Upload {
+        file: PathBuf,
+        object: S3Url,
+    },
     /// Of standard input.
-    Stream { object: S3Url },
-    Download { object: S3Url, sink: Sink },
-    Copy { source: S3Url, target: S3Url },
+    Stream {
+        object: S3Url,
+    },
+    Download {
+        object: S3Url,
+        sink: Sink,
+    },
+    Copy {
+        source: S3Url,
+        target: S3Url,
+    },
 }
 
 /// Where downloaded bytes go.
@@ -251,11 +262,9 @@ mod tests {
 
     #[test]
     fn a_copy_to_a_prefix_keeps_the_name() {
-        for (target, key) in [
-            ("s3://b/k", "s3://b/k"),
-            ("s3://b/p/", "s3://b/p/f.txt"),
-            ("s3://b", "s3://b/f.txt"),
-        ] {
+        for (target, key) in
+            [("s3://b/k", "s3://b/k"), ("s3://b/p/", "s3://b/p/f.txt"), ("s3://b", "s3://b/f.txt")]
+        {
             let expected = Route::Copy { source: url("s3://a/x/f.txt"), target: url(key) };
             assert_eq!(route("s3://a/x/f.txt", target).expect("fine"), expected);
         }

@@ -13,9 +13,7 @@ pub(super) fn of(
     endpoint_url: Option<&str>,
 ) -> UploadOptions {
     let (content_type, headers, mut metadata) = match &options.description {
-        Some(asked) => {
-            (asked.content_type.clone(), asked.headers.clone(), asked.metadata.clone())
-        }
+        Some(asked) => (asked.content_type.clone(), asked.headers.clone(), asked.metadata.clone()),
         None => (info.content_type.clone(), info.headers.clone(), info.metadata.clone()),
     };
     // It tells whose upload the source was.

@@ -79,9 +79,8 @@ mod tests {
     use crate::integrity::Algorithm;
 
     fn object(checksum: Option<(&str, ChecksumType)>, etag: &str) -> ObjectInfo {
-        let parse = |(text, kind)| {
-            Checksum::parse(Algorithm::Crc32, text, Some(kind)).expect("a checksum")
-        };
+        let parse =
+            |(text, kind)| Checksum::parse(Algorithm::Crc32, text, Some(kind)).expect("a checksum");
         ObjectInfo {
             etag: Some(format!("\"{etag}\"")),
             checksum_type: checksum.map(|(_, kind)| kind),

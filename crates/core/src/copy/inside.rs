@@ -217,16 +217,14 @@ impl Copying<'_> {
 
     /// The tags, which a copy in parts has to be given.
     pub(super) async fn carry_tags(&mut self) -> Result<()> {
-        if self.options.tags.is_some() || self.info.tags == Some(0) {
+        if self.options.tags.is_some() || self.info.tag_count == Some(0) {
             return Ok(());
         }
         let engine = self.source.engine;
         let ask = |_| engine.calls().tags(self.source.url, &self.pin);
         match engine.retry().run(self.scope, None, ask).await {
             Ok(tags) => self.carried.tags = tags,
-            Err(error)
-                if error.kind().is_retryable() || error.kind() == ErrorKind::Interrupted =>
-            {
+            Err(error) if error.kind().is_retryable() || error.kind() == ErrorKind::Interrupted => {
                 return Err(error);
             }
             Err(error) if error.kind() == ErrorKind::AccessDenied => self.warn(format!(
@@ -249,18 +247,16 @@ impl Copying<'_> {
             Err(error) if error.kind().is_retryable() => return Err(error),
             Err(_) => None,
         };
-        let fits = |each: &u64| {
-            *each > 0 && self.info.size_bytes.div_ceil(*each) == u64::from(count)
-        };
+        let fits =
+            |each: &u64| *each > 0 && self.info.size_bytes.div_ceil(*each) == u64::from(count);
         Ok(first.filter(fits))
     }
 
     /// The parts, and whether they are the source's own.
     fn cut(&self, own_bytes: Option<u64>) -> Result<(Plan, bool)> {
         let (size, profile) = (self.info.size_bytes, &self.profile);
-        let failed = |error: plan::PlanError| {
-            error.into_error(OPERATION, self.target.url.to_string())
-        };
+        let failed =
+            |error: plan::PlanError| error.into_error(OPERATION, self.target.url.to_string());
         if let Some(asked) = self.options.part_size_bytes {
             let plan = plan::upload(size, Some(asked), profile).map_err(failed)?;
             return Ok((plan, own_bytes == Some(asked)));
@@ -293,7 +289,9 @@ impl Copying<'_> {
         });
         let over_parts = || {
             recorded().find(|checksum| {
-                is_own && checksum.kind == ChecksumType::Composite && checksum.algorithm.supports_composite()
+                is_own
+                    && checksum.kind == ChecksumType::Composite
+                    && checksum.algorithm.supports_composite()
             })
         };
         full.or_else(over_parts).map(|checksum| (checksum, checksum.kind))
@@ -304,7 +302,12 @@ impl Copying<'_> {
     async fn verify(&mut self, receipt: Receipt, own: Option<&Plan>) -> Result<Outcome> {
         if self.options.verify == Verify::Off {
             let warnings = Vec::new();
-            return Ok(Outcome { receipt, verified: Verified::Unverified, checksum: None, warnings });
+            return Ok(Outcome {
+                receipt,
+                verified: Verified::Unverified,
+                checksum: None,
+                warnings,
+            });
         }
         self.options.events.emit(|| Event::Verifying);
         let vouched = self.profile.etag_is_md5;
@@ -348,7 +351,9 @@ impl Copying<'_> {
         let look = |_| engine.calls().head(url, receipt.version_id.as_deref(), key.as_ref());
         let copy = match engine.retry().run(self.scope, None, look).await {
             Ok(copy) => copy,
-            Err(error) => return Ok(Err(format!("the copy could not be looked at: {}", error.detail()))),
+            Err(error) => {
+                return Ok(Err(format!("the copy could not be looked at: {}", error.detail())));
+            }
         };
         if copy.etag != receipt.etag {
             return Ok(Err("somebody has replaced the copy meanwhile".to_owned()));

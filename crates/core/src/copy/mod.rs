@@ -223,7 +223,9 @@ fn refuse_what_makes_no_sense(
         && options.version_id.is_none();
     if is_inside && source.url == target && changes_nothing {
         return Err(refuse(target, "it is the source itself, and nothing about it would change")
-            .advise("name another key, or what is to be another: metadata, storage class, encryption"));
+            .advise(
+                "name another key, or what is to be another: metadata, storage class, encryption",
+            ));
     }
     Ok(())
 }

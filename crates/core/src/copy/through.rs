@@ -54,7 +54,8 @@ impl Copying<'_> {
     pub(super) async fn through_here(&mut self) -> Result<(Outcome, Plan)> {
         self.carry_tags().await?;
         let found = self.find().await?;
-        let plan = self.cut_for_memory(found.part_size_bytes())?;
+        let own_bytes = self.own_part_size().await?.or_else(|| found.part_size_bytes());
+        let plan = self.cut_for_memory(own_bytes)?;
         self.tell_plan(&plan);
         let carried = self.carried.clone();
         let mut assembly = self.assembly(&carried);
@@ -90,7 +91,8 @@ impl Copying<'_> {
             };
             if self.options.verify == Verify::Require {
                 let url = self.target.url.to_string();
-                let detail = format!("stored, but what was read of the source is unverified: {why}");
+                let detail =
+                    format!("stored, but what was read of the source is unverified: {why}");
                 return Err(Error::new(ErrorKind::Integrity, OPERATION, url, detail)
                     .advise("accept it with --verify auto"));
             }
@@ -172,7 +174,10 @@ impl Copying<'_> {
             buffers: Buffers::default(),
             algorithm,
             needed: need.while_fetched,
-            in_order: need.second_read.as_ref().map(|_| Turns::new(found.need_in_order().in_order())),
+            in_order: need
+                .second_read
+                .as_ref()
+                .map(|_| Turns::new(found.need_in_order().in_order())),
         }
     }
 
@@ -201,8 +206,7 @@ impl Copying<'_> {
         let sums = bringing.sums(found, plan, &[brought.needed]);
         let read = self.compare(found, &sums)?;
         let content = brought.content;
-        let (receipt, computed) =
-            assembly.put(brought.digest, || Ok(content.clone())).await?;
+        let (receipt, computed) = assembly.put(brought.digest, || Ok(content.clone())).await?;
         scope.window().succeeded();
         tell_end(assembly.options, part, started);
         Ok((receipt, computed, read))
@@ -254,7 +258,8 @@ impl Copying<'_> {
                     let part = |number| plan.part(number);
                     let (good, missing) = assembly.as_listed(begun, part, parts, error).await?;
                     let again = Bringing { in_order: None, ..bringing.clone() };
-                    let again = self.send_parts(assembly, begun, (&again, part_size), missing.into_iter());
+                    let again =
+                        self.send_parts(assembly, begun, (&again, part_size), missing.into_iter());
                     parts = good;
                     parts.extend(again.await?.into_iter().map(|(receipt, _)| receipt));
                     parts.sort_unstable_by_key(|part| part.number);

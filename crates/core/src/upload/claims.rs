@@ -127,9 +127,7 @@ impl Upload<'_> {
         let part = |number| plan.part(number);
         let (mut good, missing) = self.assembly.as_listed(begun, part, receipts, error).await?;
         let (again, listed) = (missing.into_iter(), Listed::default());
-        good.extend(
-            self.send_parts(begun, again, &listed, &self.assembly.options.cancel).await?,
-        );
+        good.extend(self.send_parts(begun, again, &listed, &self.assembly.options.cancel).await?);
         good.sort_unstable_by_key(|receipt| receipt.number);
         Ok(good)
     }
@@ -144,9 +142,9 @@ impl Upload<'_> {
         for part in plan.parts() {
             let recorded = begun.claims.get(&part.number).and_then(|claim| claim.digest);
             let digest = match (recorded, self.assembly.algorithm) {
-                (None, Some(algorithm)) => {
-                    Some(sum(&self.source.content(part)?, algorithm, self.assembly.scope.flow()).await?)
-                }
+                (None, Some(algorithm)) => Some(
+                    sum(&self.source.content(part)?, algorithm, self.assembly.scope.flow()).await?,
+                ),
                 (recorded, _) => recorded,
             };
             receipts.push(PartReceipt { number: part.number, etag: String::new(), digest });

@@ -66,7 +66,8 @@ impl HeldParts {
         let content = if self.sign { content.to_bytes()?.into() } else { content };
         let attempt = async |number| {
             let digest = summed_for(number, &content, digest, flow).await?;
-            let payload = Payload { content: content.clone(), digest, sign: self.sign, flow: flow.clone() };
+            let payload =
+                Payload { content: content.clone(), digest, sign: self.sign, flow: flow.clone() };
             let calls = self.engine.calls_on(lane);
             calls.upload_part(&self.url, &self.upload_id, part.number, payload, &self.options).await
         };

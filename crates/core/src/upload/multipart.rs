@@ -29,7 +29,9 @@ impl Upload<'_> {
             self.assembly.strays.extend_from_slice(&found.stray_upload_ids);
         }
         if let Some(begun) = unfinished.and_then(Begun::earlier) {
-            self.assembly.find_strays(&begun.upload_id, begun_unix_s.unwrap_or_else(unix_now)).await;
+            self.assembly
+                .find_strays(&begun.upload_id, begun_unix_s.unwrap_or_else(unix_now))
+                .await;
             match self.move_and_complete(plan, &begun).await {
                 Err(gone) if gone.code() == Some("NoSuchUpload") => {
                     if let Some(done) = self.completed_before(plan, &begun).await? {
@@ -67,8 +69,13 @@ impl Upload<'_> {
         // What the bucket gets was acknowledged, all of it.
         if !parts.iter().map(|part| part.number).eq(1..=plan.part_count()) {
             let detail = "not every part is accounted for";
-            return Err(Error::new(ErrorKind::Io, OPERATION, self.assembly.url.to_string(), detail)
-                .advise("start over with --no-resume, and report this"));
+            return Err(Error::new(
+                ErrorKind::Io,
+                OPERATION,
+                self.assembly.url.to_string(),
+                detail,
+            )
+            .advise("start over with --no-resume, and report this"));
         }
         self.parts_are_in.store(true, Ordering::Relaxed);
         self.source.check_still_there()?;
@@ -108,7 +115,10 @@ impl Upload<'_> {
         let done_bytes = self.acknowledged_bytes.load(Ordering::Relaxed);
         let kept_bytes = done_bytes.max(claimed_bytes).min(plan.size_bytes());
         let parts_are_in = self.parts_are_in.load(Ordering::Relaxed);
-        if self.assembly.recorder.is_of_use() && kept_bytes > 0 && is_worth_keeping(&error, parts_are_in) {
+        if self.assembly.recorder.is_of_use()
+            && kept_bytes > 0
+            && is_worth_keeping(&error, parts_are_in)
+        {
             return Err(error.kept(of_all(kept_bytes, plan.size_bytes())));
         }
         Err(self.assembly.give_up(begun, error).await)
@@ -154,7 +164,8 @@ impl Upload<'_> {
         }
         receipts.extend(checked.receipts);
         let again = checked.missing.into_iter();
-        receipts.extend(self.send_parts(begun, again, &listed, &self.assembly.options.cancel).await?);
+        receipts
+            .extend(self.send_parts(begun, again, &listed, &self.assembly.options.cancel).await?);
         receipts.sort_unstable_by_key(|receipt| receipt.number);
         Ok(receipts)
     }
@@ -174,7 +185,8 @@ impl Upload<'_> {
             let (engine, source) = (self.assembly.engine.clone(), self.source.clone());
             let (url, upload_id, options) = (url.clone(), upload_id.clone(), options.clone());
             let (scope, listed) = (self.assembly.scope.stopped_by(cancel), listed.clone());
-            let (recorder, kept_bytes) = (self.assembly.recorder.clone(), Arc::clone(&self.kept_bytes));
+            let (recorder, kept_bytes) =
+                (self.assembly.recorder.clone(), Arc::clone(&self.kept_bytes));
             let acknowledged = Arc::clone(&self.acknowledged_bytes);
             async move {
                 let started = Instant::now();
@@ -226,8 +238,15 @@ impl Upload<'_> {
         };
         let lanes = self.assembly.engine.lanes();
         let grace = if self.assembly.recorder.is_on() { STOP_GRACE } else { Duration::ZERO };
-        run_parts(lanes, self.assembly.cost(), parts, &self.assembly.scope.stopped_by(cancel), grace, job)
-            .await
-            .map_err(naming_the_stopped(OPERATION, self.assembly.url))
+        run_parts(
+            lanes,
+            self.assembly.cost(),
+            parts,
+            &self.assembly.scope.stopped_by(cancel),
+            grace,
+            job,
+        )
+        .await
+        .map_err(naming_the_stopped(OPERATION, self.assembly.url))
     }
 }

@@ -151,7 +151,8 @@ impl Sizes {
 
     /// The most that all parts hold together.
     fn reach_bytes(&self) -> u64 {
-        let all = (1..=self.max_parts).fold(0_u64, |all, number| all.saturating_add(self.of(number)));
+        let all =
+            (1..=self.max_parts).fold(0_u64, |all, number| all.saturating_add(self.of(number)));
         all.min(self.max_object_bytes)
     }
 
@@ -492,9 +493,8 @@ async fn spooled(
 ) -> Result<Report> {
     let (folder, cancel) = (folder.to_owned(), options.cancel.clone());
     let spooling = tokio::task::spawn_blocking(move || {
-        let (path, file) = make_spool(&folder).map_err(|source| {
-            Error::io("spool the input to", &folder, source)
-        })?;
+        let (path, file) = make_spool(&folder)
+            .map_err(|source| Error::io("spool the input to", &folder, source))?;
         // From here on it goes when it is closed, however this ends.
         let unlinked = std::fs::remove_file(&path);
         unlinked.map_err(|source| Error::io("spool the input to", &path, source))?;

@@ -144,9 +144,12 @@ impl Upload<'_> {
             return Err(Difference::AskedOtherwise("checksum".into()));
         }
         self.assembly.algorithm = found.checksum;
-        let now =
-            found.checksum.and_then(|algorithm| self.assembly.profile.multipart_checksum_type(algorithm));
-        if found.checksum_type != now && self.assembly.profile.checksums == ChecksumSupport::FullObject {
+        let now = found
+            .checksum
+            .and_then(|algorithm| self.assembly.profile.multipart_checksum_type(algorithm));
+        if found.checksum_type != now
+            && self.assembly.profile.checksums == ChecksumSupport::FullObject
+        {
             self.assembly.without_full_object();
         }
         Ok(())
@@ -159,11 +162,15 @@ impl Upload<'_> {
         plan: &Plan,
         begun: &Begun,
     ) -> Result<Option<(Receipt, Computed)>> {
-        let gone = Error::new(ErrorKind::NotFound, OPERATION, self.assembly.url.to_string(), "gone");
+        let gone =
+            Error::new(ErrorKind::NotFound, OPERATION, self.assembly.url.to_string(), "gone");
         match self.assembly.settle(&begun.token, gone).await {
             Ok(receipt) => {
                 let parts = self.receipts_of_all(plan, begun).await?;
-                Ok(Some((receipt, Computed::of_parts(plan.parts().map(|part| part.len_bytes), &parts))))
+                Ok(Some((
+                    receipt,
+                    Computed::of_parts(plan.parts().map(|part| part.len_bytes), &parts),
+                )))
             }
             Err(gone) if gone.detail() == "gone" && gone.advice().is_none() => Ok(None),
             Err(unknown) => Err(unknown),

@@ -181,9 +181,7 @@ impl Calls {
             match request.send().await {
                 Ok(_) => Ok(()),
                 Err(error) if etag.is_none() && error.code() == Some("NoSuchKey") => Ok(()),
-                Err(error) => {
-                    Err(classify(OPERATION, &target, error).naming("s3:DeleteObject"))
-                }
+                Err(error) => Err(classify(OPERATION, &target, error).naming("s3:DeleteObject")),
             }
         };
         self.answered(OPERATION, &target, answer).await

@@ -406,7 +406,10 @@ pub(super) fn customer_key(options: &UploadOptions) -> Option<&CustomerKey> {
     }
 }
 
-pub(super) fn encryption_of(customer: Option<&str>, sse: Option<&ServerSideEncryption>) -> Option<String> {
+pub(super) fn encryption_of(
+    customer: Option<&str>,
+    sse: Option<&ServerSideEncryption>,
+) -> Option<String> {
     match customer {
         Some(_) => Some("SSE-C".to_owned()),
         None => sse.map(|sse| sse.as_str().to_owned()),
@@ -453,7 +456,9 @@ macro_rules! with_attributes {
                 .set_content_encoding(headers.content_encoding.clone())
                 .set_content_language(headers.content_language.clone())
                 // What is no date could not be sent as one.
-                .set_expires(expires.and_then(|at| DateTime::from_str(at, DateFormat::HttpDate).ok()))
+                .set_expires(
+                    expires.and_then(|at| DateTime::from_str(at, DateFormat::HttpDate).ok()),
+                )
                 .set_tagging(tagging(&options.tags))
                 .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
                 .set_metadata(Some(metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect()))
