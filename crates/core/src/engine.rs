@@ -93,6 +93,17 @@ impl Engine {
         self.drive(task).await
     }
 
+    /// Starts `task` on a lane of its own choice and waits for nothing: it tells through a channel how
+    /// it goes, and that it has ended.
+    pub(crate) fn launch<F>(&self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let home = self.stages.lanes.pick();
+        let engine = Self { stages: Arc::clone(&self.stages), home };
+        self.stages.lanes.spawn(home, task(engine));
+    }
+
     /// The same on another lane.
     pub(crate) fn at(&self, lane: LaneId) -> Self {
         Self { stages: Arc::clone(&self.stages), home: lane }

@@ -22,7 +22,7 @@
 
 mod account;
 mod copy;
-mod dataset;
+pub mod dataset;
 mod download;
 mod engine;
 mod error;
@@ -45,7 +45,7 @@ mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::Entry;
+pub use dataset::{Entry, ListOptions, Listed, Listing};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
@@ -56,7 +56,7 @@ pub use options::{
     UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
-pub use session::Session;
+pub use session::{BucketInfo, Session};
 pub use transport::ObjectInfo;
 pub use transport::connect::{Proxies, Resolve, Resolving};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};

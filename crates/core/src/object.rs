@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 
+use crate::dataset::{ListOptions, Listing};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::many::{self, ManyReport};
+use crate::many::{self, Item, Listener, ManyReport};
 use crate::options::{
     Cancel, CopyOptions, CustomerKey, DownloadOptions, StreamOptions, UploadOptions,
 };
@@ -96,12 +97,13 @@ impl Bucket {
         I: IntoIterator<Item = (PathBuf, String)>,
         I::IntoIter: Send + 'static,
     {
-        let (name, files) = (self.name.clone(), files.into_iter());
+        let files = files.into_iter().map(|(file, key)| Item::between(file, key));
+        let (name, files) = (self.name.clone(), futures::stream::iter(files));
         let cancel = options.cancel.child();
         let seen = UploadOptions { cancel: cancel.clone(), ..options };
         self.engine
             .drive_cancellable(cancel, |engine| async move {
-                many::upload(&engine, &name, files, seen).await
+                many::upload(&engine, &name, files, Listener::default(), seen).await
             })
             .await
     }
@@ -118,14 +120,20 @@ impl Bucket {
         I: IntoIterator<Item = (String, PathBuf)>,
         I::IntoIter: Send + 'static,
     {
-        let (name, objects) = (self.name.clone(), objects.into_iter());
+        let objects = objects.into_iter().map(|(key, file)| Item::between(file, key));
+        let (name, objects) = (self.name.clone(), futures::stream::iter(objects));
         let cancel = options.cancel.child();
         let seen = DownloadOptions { cancel: cancel.clone(), ..options };
         self.engine
             .drive_cancellable(cancel, |engine| async move {
-                many::download(&engine, &name, objects, seen).await
+                many::download(&engine, &name, objects, Listener::default(), seen).await
             })
             .await
+    }
+
+    /// The objects whose keys begin with `prefix`, as a stream; see [`Listing`].
+    pub fn list(&self, prefix: &str, options: ListOptions) -> Listing {
+        Listing::begin(&self.engine, &self.name, prefix, options)
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in

@@ -76,6 +76,10 @@ pub struct StoreProfile {
     pub max_single_put_bytes: u64,
     /// Keys asked for in one page of a listing. 1 to 1,000.
     pub list_page_size: u32,
+    /// Knows `encoding-type=url` in listings, without which keys with control characters cannot be listed.
+    pub list_encoding: bool,
+    /// Lists keys in the byte order of their UTF-8, so that a listing can be split and compared as it comes.
+    pub list_in_order: bool,
     /// Keys in one `DeleteObjects` request. 1 to 1,000.
     pub delete_page_size: u32,
     /// What becomes of the checksums sent along.

@@ -80,6 +80,8 @@ impl StoreProfile {
             max_object_size_bytes: 10_000 * 5 * GIB,
             max_single_put_bytes: 5 * GIB,
             list_page_size: 1000,
+            list_encoding: true,
+            list_in_order: true,
             delete_page_size: 1000,
             checksums: ChecksumSupport::FullObject,
             // The fastest sum in the engine and, as FULL_OBJECT, comparable with any other tool's.
@@ -263,6 +265,7 @@ fn linode() -> StoreProfile {
 fn storj() -> StoreProfile {
     StoreProfile {
         min_part_size_bytes: 64 * MIB, // one segment; smaller parts make more of them, each billed
+        list_in_order: false, // keys are encrypted on the client's side, and listed in the order of that
         checksums: ChecksumSupport::None, // the gateway keeps no checksum it is sent
         default_checksum: Some(Algorithm::Md5),
         multipart_copy: false, // no UploadPartCopy; CopyObject takes any size instead

@@ -46,8 +46,7 @@ const LABEL: &str = "-";
 /// Parts that the budget should hold at a time: enough to keep connections busy.
 const PARTS_IN_MEMORY: u64 = 12;
 
-/// What parts grow to, in sizes of the first ones, each over an equal share of the numbers: the memory of
-/// a part stays below half of the budget.
+/// What parts grow to, in sizes of the first ones, each over an equal share of the numbers.
 const GROWTH: [u64; 4] = [1, 2, 3, 4];
 
 /// Bytes that are written to the disk at a time.
@@ -136,7 +135,8 @@ impl Sizes {
             first_bytes,
             grows,
             max_parts: profile.max_parts,
-            max_part_bytes: profile.max_part_size_bytes,
+            // The memory holds two of the largest, or they would go one after the other.
+            max_part_bytes: profile.max_part_size_bytes.min((memory_bytes / 2).max(first_bytes)),
             max_object_bytes: profile.max_object_size_bytes,
         })
     }
@@ -560,7 +560,8 @@ mod tests {
         assert_eq!(all, plain.reach_bytes());
         let equal = StoreProfile { equal_parts: true, ..aws.clone() };
         assert_eq!(sizes(StreamOptions::default(), &equal, 96 * MIB).reach_bytes(), 80_000 * MIB);
-        assert_eq!(sizes(StreamOptions::default(), &aws, 16 * MIB).of(1), 8 * MIB);
+        let little = sizes(StreamOptions::default(), &aws, 16 * MIB);
+        assert_eq!((little.of(1), little.of(10_000)), (8 * MIB, 8 * MIB));
         assert_eq!(sizes(StreamOptions::default(), &aws, 64 * GIB).of(1), 64 * MIB);
         let few = StoreProfile { max_parts: 2, ..aws };
         assert_eq!(sizes(StreamOptions::default(), &few, 96 * MIB).parts().count(), 2);

@@ -47,11 +47,13 @@ macro_rules! checksums_of {
 
 // Below the macros, which they use.
 mod copy;
+mod list;
 mod read;
 mod uploads;
 mod write;
 
 pub(crate) use copy::Directives;
+pub(crate) use list::{LIST, ListPage, ListQuery, ListedBucket, ListedObject, PageStart};
 pub(crate) use read::Pin;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
