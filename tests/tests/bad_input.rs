@@ -64,7 +64,6 @@ fn files_that_cannot_be_sources() {
             2,
             "upload /dev/null: it is not a regular file; copy its contents into a file first",
         ),
-        ("-", 2, "reading from standard input is not there yet; write it to a file and copy that"),
     ] {
         refused(&sandbox, &format!("{source} s3://bucket/key"), code, said);
     }
@@ -376,10 +375,11 @@ fn urls_that_make_no_sense() {
             "neither SOURCE nor TARGET is in a store; write one of them as s3://bucket/key".into(),
         ),
         (
-            "s3://bucket/a s3://bucket/b",
-            "copying inside a store is not there yet; download the object and upload it again"
+            "- s3://bucket/p/",
+            "standard input has no name to store it under in s3://bucket/p/; name the whole key"
                 .into(),
         ),
+        ("- f", "standard input goes to a store only; write TARGET as s3://bucket/key".into()),
         (
             "s3://bucket/ x",
             "s3://bucket/ names a bucket or a prefix, not an object; copying many objects needs \

@@ -675,9 +675,6 @@ fn trap_21_a_part_without_an_etag_is_a_failure() {
     trap.assert_nothing_stored();
 }
 
-// 22. `UploadPartCopy` that is silent for a minute comes with copies inside a store: there is no command
-// that makes one yet.
-
 /// A store copies for minutes without a word, or with nothing but white space: no time-out, however
 /// short a silence of other requests may be.
 #[test]

@@ -1,5 +1,6 @@
 //! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::options::{
 };
 use crate::report::Report;
 use crate::schedule::RetryScope;
-use crate::transport::{Named, ObjectInfo, Pages};
+use crate::transport::{Named, ObjectInfo, Pages, Pin};
 use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
 use crate::{copy, download, upload};
@@ -331,6 +332,18 @@ impl Object {
             let to = copy::End { engine: &engine, url: &url };
             copy::run(from, to, &options, window).await
         })
+    }
+
+    /// The object's tags.
+    pub async fn tags(&self) -> Result<BTreeMap<String, String>> {
+        let url = self.url.clone();
+        self.engine
+            .drive(|engine| async move {
+                let (scope, pin) = (RetryScope::default(), Pin::default());
+                let ask = |_| engine.calls().tags(&url, &pin);
+                engine.retry().run(&scope, None, ask).await
+            })
+            .await
     }
 
     /// Removes the object if it is still the one with this `ETag`, as in [`Report::source_etag`]; in a

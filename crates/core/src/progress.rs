@@ -225,6 +225,7 @@ impl Event {
         matches!(
             self,
             Self::Started { .. }
+                | Self::Reach { .. }
                 | Self::PartStarted { .. }
                 | Self::PartKept { .. }
                 | Self::PartDone { .. }

@@ -217,7 +217,7 @@ impl Copying<'_> {
 
     /// The tags, which a copy in parts has to be given.
     pub(super) async fn carry_tags(&mut self) -> Result<()> {
-        if self.options.tags.is_some() || self.info.tags == Some(0) {
+        if self.options.tags.is_some() || self.info.tag_count == Some(0) {
             return Ok(());
         }
         let engine = self.source.engine;

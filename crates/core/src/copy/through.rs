@@ -54,7 +54,8 @@ impl Copying<'_> {
     pub(super) async fn through_here(&mut self) -> Result<(Outcome, Plan)> {
         self.carry_tags().await?;
         let found = self.find().await?;
-        let plan = self.cut_for_memory(found.part_size_bytes())?;
+        let own_bytes = self.own_part_size().await?.or_else(|| found.part_size_bytes());
+        let plan = self.cut_for_memory(own_bytes)?;
         self.tell_plan(&plan);
         let carried = self.carried.clone();
         let mut assembly = self.assembly(&carried);

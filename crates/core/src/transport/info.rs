@@ -41,7 +41,7 @@ pub struct ObjectInfo {
     /// User metadata.
     pub metadata: BTreeMap<String, String>,
     /// How many tags it has, where the store says so: only to who may read them.
-    pub tags: Option<u32>,
+    pub tag_count: Option<u32>,
     /// The checksums the store recorded, as far as this crate knows their algorithms.
     pub checksums: Vec<Checksum>,
     /// The type the store declared for them, if it did.
@@ -82,7 +82,7 @@ impl ObjectInfo {
                 content_language: head.content_language().map(str::to_owned),
                 expires: head.expires_string().map(str::to_owned),
             },
-            tags: head.tag_count().and_then(|count| u32::try_from(count).ok()),
+            tag_count: head.tag_count().and_then(|count| u32::try_from(count).ok()),
             kms_key_id: head.ssekms_key_id().map(str::to_owned),
             metadata: head.metadata().into_iter().flatten().map(owned).collect(),
             checksums: parse_all(&values, declared),

@@ -8,7 +8,7 @@ use super::{OPERATION, Upload};
 use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::ChecksumSupport;
-use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Transfer};
+use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Text, Transfer};
 use crate::options::{ChecksumChoice, Encryption, Resume};
 use crate::plan::{self, Plan};
 use crate::record::{self, Opening, Recorder, texts, unix_now};
@@ -308,6 +308,65 @@ impl Assembly<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+impl Assembly<'_> {
+    /// What this is, for the manifest of an upload that cannot be resumed.
+    pub(crate) fn transfer(
+        &self,
+        path: &str,
+        size_bytes: u64,
+        part_size_bytes: u64,
+        side: Side,
+    ) -> Transfer {
+        Transfer {
+            endpoint_url: self.engine.store().endpoint_url().map(str::to_owned),
+            bucket: self.url.bucket().to_owned(),
+            key: self.url.key().to_owned(),
+            path: Text::from(std::ffi::OsString::from(path)),
+            size_bytes,
+            part_size_bytes,
+            side,
+            begun_unix_s: unix_now(),
+            command: texts(&self.options.command),
+        }
+    }
+
+    /// Opens the manifest of an upload that cannot be resumed, under a name that `source` tells from
+    /// others to the same key, and gives up what an earlier one left.
+    pub(crate) async fn record_for_abort(
+        &mut self,
+        source: &[u8],
+        transfer: &Transfer,
+    ) -> Result<()> {
+        let Some(folder) = self.engine.manifest_folder() else { return Ok(()) };
+        let endpoint = transfer.endpoint_url.as_deref().unwrap_or_default();
+        let key = self.url.key();
+        let place = [endpoint.as_bytes(), self.url.bucket().as_bytes(), key.as_bytes(), source];
+        // What is wrong with it is said when the manifest cannot be written.
+        let _ = record::make_folder(folder);
+        let opening = Opening {
+            operation: self.operation,
+            target: self.url.to_string(),
+            path: record::upload_path(folder, &place, key),
+            resume: match self.options.resume {
+                Resume::Off => Resume::Off,
+                Resume::Continue | Resume::StartOver => Resume::StartOver,
+            },
+            warnings: self.record_warnings.clone(),
+        };
+        let opened = blocking(self.operation, move || Recorder::open(&opening)).await?;
+        self.recorder = opened.0;
+        if let Some(found) = opened.1 {
+            self.give_up_earlier(found).await?;
+        }
+        let (recorder, transfer) = (self.recorder.clone(), transfer.clone());
+        blocking(self.operation, move || {
+            recorder.begin(&transfer);
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -10,31 +10,32 @@
 //! Such an upload cannot be resumed, but it is recorded, so that one whose process was killed can be
 //! found and aborted.
 
-use std::fs::File;
+mod sizes;
+mod spool;
+
 use std::io::{self, Read};
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use self::sizes::Sizes;
+use self::spool::spooled;
 use super::assembly::{Assembly, Begun, Completed, Outcome};
 use super::prove::Computed;
 use super::{
-    OPERATION, RACE_ROUNDS, choose_algorithm, ended_report, lost_a_race, prepare, run_shown, sum,
-    tell_end, tell_start,
+    OPERATION, RACE_ROUNDS, choose_algorithm, ended_report, lost_a_race, prepare, sum, tell_end,
+    tell_start,
 };
 use crate::account::Account;
-use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
+use crate::engine::{Engine, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::{Chunk, Content, Incoming};
-use crate::limits::{MIB, StoreProfile, format_size};
-use crate::manifest::{Side, Text, Transfer};
-use crate::options::{Resume, StreamOptions, UploadOptions};
-use crate::plan::{self, DEFAULT_PART_SIZE_BYTES, MAX_DEFAULT_PART_SIZE_BYTES, Part};
+use crate::limits::format_size;
+use crate::manifest::Side;
+use crate::options::StreamOptions;
+use crate::plan::Part;
 use crate::progress::{Event, Operation};
-use crate::record::{self, Opening, Recorder, texts, unix_now};
 use crate::report::Report;
 use crate::schedule::{RetryScope, Turns, Window, run_parts};
 use crate::transport::{PartReceipt, Receipt};
@@ -42,16 +43,6 @@ use crate::url::S3Url;
 
 /// What a stream is called in reports, manifests and messages.
 const LABEL: &str = "-";
-
-/// Parts that the budget should hold at a time: enough to keep connections busy.
-const PARTS_IN_MEMORY: u64 = 12;
-
-/// What parts grow to, in sizes of the first ones, each over an equal share of the numbers: the memory of
-/// a part stays below half of the budget.
-const GROWTH: [u64; 4] = [1, 2, 3, 4];
-
-/// Bytes that are written to the disk at a time.
-const SPOOL_BYTES: usize = 1 << 20;
 
 /// Uploads what `reader` brings to `url`, in requests that `window` admits.
 pub(crate) async fn from_reader(
@@ -97,74 +88,6 @@ pub(crate) async fn from_reader(
         part_size_bytes: sizes.first_bytes,
         ..ended_report(engine, &scope, started, bytes, time, outcome)
     })
-}
-
-/// How large the parts are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sizes {
-    first_bytes: u64,
-    grows: bool,
-    max_parts: u32,
-    max_part_bytes: u64,
-    max_object_bytes: u64,
-}
-
-impl Sizes {
-    fn choose(
-        options: &StreamOptions,
-        profile: &StoreProfile,
-        memory_bytes: u64,
-    ) -> Result<Self, plan::PlanError> {
-        let asked = options.upload.part_size_bytes;
-        let (first_bytes, grows) = match (asked, options.expected_size_bytes) {
-            // Also finds out whether the store takes parts of that size.
-            (Some(asked), expected) => {
-                let least = expected.unwrap_or_else(|| asked.saturating_add(1));
-                (plan::upload(least, Some(asked), profile)?.part_size_bytes(), false)
-            }
-            (None, Some(expected)) => {
-                (plan::upload(expected, None, profile)?.part_size_bytes(), false)
-            }
-            (None, None) => {
-                let share = memory_bytes / PARTS_IN_MEMORY / MIB * MIB;
-                let share = share.clamp(DEFAULT_PART_SIZE_BYTES, MAX_DEFAULT_PART_SIZE_BYTES);
-                let (least, most) = (profile.min_part_size_bytes, profile.max_part_size_bytes);
-                (share.max(least).min(most), !profile.equal_parts)
-            }
-        };
-        Ok(Self {
-            first_bytes,
-            grows,
-            max_parts: profile.max_parts,
-            max_part_bytes: profile.max_part_size_bytes,
-            max_object_bytes: profile.max_object_size_bytes,
-        })
-    }
-
-    /// Of part `number`, from 1.
-    fn of(&self, number: u32) -> u64 {
-        let share = self.max_parts.div_ceil(4).max(1);
-        let step = usize::try_from((number - 1) / share).unwrap_or(GROWTH.len() - 1);
-        let times = if self.grows { GROWTH[step.min(GROWTH.len() - 1)] } else { 1 };
-        self.first_bytes.saturating_mul(times).min(self.max_part_bytes)
-    }
-
-    /// The most that all parts hold together.
-    fn reach_bytes(&self) -> u64 {
-        let all =
-            (1..=self.max_parts).fold(0_u64, |all, number| all.saturating_add(self.of(number)));
-        all.min(self.max_object_bytes)
-    }
-
-    /// All parts, as if each were full.
-    fn parts(&self) -> impl Iterator<Item = Part> + use<> {
-        let sizes = *self;
-        (1..=sizes.max_parts).scan(0, move |offset, number| {
-            let part = Part { number, offset_bytes: *offset, len_bytes: sizes.of(number) };
-            *offset += part.len_bytes;
-            Some(part)
-        })
-    }
 }
 
 struct Stream<'a> {
@@ -323,7 +246,7 @@ impl Stream<'_> {
                 let waiting = Instant::now();
                 let turn = turns.of(part.number).await;
                 let held = match part.number {
-                    1 => first.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(),
+                    1 => first.lock().unwrap_or_else(PoisonError::into_inner).take(),
                     _ => None,
                 };
                 let is_over = has_ended.load(Ordering::Relaxed);
@@ -389,65 +312,6 @@ impl Stream<'_> {
     }
 }
 
-impl Assembly<'_> {
-    /// What this is, for the manifest of an upload that cannot be resumed.
-    pub(crate) fn transfer(
-        &self,
-        path: &str,
-        size_bytes: u64,
-        part_size_bytes: u64,
-        side: Side,
-    ) -> Transfer {
-        Transfer {
-            endpoint_url: self.engine.store().endpoint_url().map(str::to_owned),
-            bucket: self.url.bucket().to_owned(),
-            key: self.url.key().to_owned(),
-            path: Text::from(std::ffi::OsString::from(path)),
-            size_bytes,
-            part_size_bytes,
-            side,
-            begun_unix_s: unix_now(),
-            command: texts(&self.options.command),
-        }
-    }
-
-    /// Opens the manifest of an upload that cannot be resumed, under a name that `source` tells from
-    /// others to the same key, and gives up what an earlier one left.
-    pub(crate) async fn record_for_abort(
-        &mut self,
-        source: &[u8],
-        transfer: &Transfer,
-    ) -> Result<()> {
-        let Some(folder) = self.engine.manifest_folder() else { return Ok(()) };
-        let endpoint = transfer.endpoint_url.as_deref().unwrap_or_default();
-        let key = self.url.key();
-        let place = [endpoint.as_bytes(), self.url.bucket().as_bytes(), key.as_bytes(), source];
-        // What is wrong with it is said when the manifest cannot be written.
-        let _ = record::make_folder(folder);
-        let opening = Opening {
-            operation: self.operation,
-            target: self.url.to_string(),
-            path: record::upload_path(folder, &place, key),
-            resume: match self.options.resume {
-                Resume::Off => Resume::Off,
-                Resume::Continue | Resume::StartOver => Resume::StartOver,
-            },
-            warnings: self.record_warnings.clone(),
-        };
-        let opened = blocking(self.operation, move || Recorder::open(&opening)).await?;
-        self.recorder = opened.0;
-        if let Some(found) = opened.1 {
-            self.give_up_earlier(found).await?;
-        }
-        let (recorder, transfer) = (self.recorder.clone(), transfer.clone());
-        blocking(self.operation, move || {
-            recorder.begin(&transfer);
-            Ok(())
-        })
-        .await
-    }
-}
-
 /// A stream that goes on behind its reach.
 #[derive(Clone)]
 struct TooLong {
@@ -483,101 +347,6 @@ impl TooLong {
     }
 }
 
-/// Writes all of it to a file that nobody else sees, and uploads that.
-async fn spooled(
-    engine: &Engine,
-    reader: Box<dyn Read + Send>,
-    url: &S3Url,
-    (folder, options): (&Path, &UploadOptions),
-    window: Window,
-) -> Result<Report> {
-    let (folder, cancel) = (folder.to_owned(), options.cancel.clone());
-    let spooling = tokio::task::spawn_blocking(move || {
-        let (path, file) = make_spool(&folder)
-            .map_err(|source| Error::io("spool the input to", &folder, source))?;
-        // From here on it goes when it is closed, however this ends.
-        let unlinked = std::fs::remove_file(&path);
-        unlinked.map_err(|source| Error::io("spool the input to", &path, source))?;
-        spool(reader, &file, || cancel.is_cancelled())
-            .map_err(|source| Error::io("spool the input to", &path, source))?;
-        Ok(file)
-    });
-    let file = tokio::select! {
-        spooled = spooling => spooled.map_err(|lost| failed(io::Error::other(lost)))??,
-        () = options.cancel.cancelled() => return Err(stopped(OPERATION, url)),
-    };
-    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    // There is no such file for a later run.
-    let options = UploadOptions { resume: Resume::StartOver, ..options.clone() };
-    run_shown(engine, (&path, LABEL), url, &options, window).await
-}
-
-fn make_spool(folder: &Path) -> io::Result<(PathBuf, File)> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let name: String = (0..8).map(|_| fastrand::alphanumeric()).collect();
-    let path = folder.join(format!(".brigade-spool-{name}"));
-    let mut options = File::options();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    Ok((path, file))
-}
-
-fn spool(mut reader: impl Read, mut file: &File, is_stopped: impl Fn() -> bool) -> io::Result<()> {
-    let mut buffer = vec![0; SPOOL_BYTES];
-    loop {
-        if is_stopped() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => io::Write::write_all(&mut file, &buffer[..count])?,
-            Err(again) if again.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn failed(source: io::Error) -> Error {
     Error::io("read the input from", Path::new(LABEL), source)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::GIB;
-
-    fn sizes(options: StreamOptions, profile: &StoreProfile, memory_bytes: u64) -> Sizes {
-        Sizes::choose(&options, profile, memory_bytes).expect("they work")
-    }
-
-    #[test]
-    fn parts_follow_the_memory_and_grow_where_they_may() {
-        let aws = StoreProfile::aws();
-        let plain = sizes(StreamOptions::default(), &aws, 96 * MIB);
-        assert_eq!((plain.of(1), plain.of(2500), plain.of(2501)), (8 * MIB, 8 * MIB, 16 * MIB));
-        assert_eq!((plain.of(7501), plain.of(10_000)), (32 * MIB, 32 * MIB));
-        assert_eq!(plain.reach_bytes(), 2500 * 80 * MIB);
-        let all: u64 = plain.parts().map(|part| part.len_bytes).sum();
-        assert_eq!(all, plain.reach_bytes());
-        let equal = StoreProfile { equal_parts: true, ..aws.clone() };
-        assert_eq!(sizes(StreamOptions::default(), &equal, 96 * MIB).reach_bytes(), 80_000 * MIB);
-        assert_eq!(sizes(StreamOptions::default(), &aws, 16 * MIB).of(1), 8 * MIB);
-        assert_eq!(sizes(StreamOptions::default(), &aws, 64 * GIB).of(1), 64 * MIB);
-        let few = StoreProfile { max_parts: 2, ..aws };
-        assert_eq!(sizes(StreamOptions::default(), &few, 96 * MIB).parts().count(), 2);
-    }
-
-    #[test]
-    fn what_is_expected_fits() {
-        let aws = StoreProfile::aws();
-        let expecting = |expected_size_bytes| StreamOptions {
-            expected_size_bytes: Some(expected_size_bytes),
-            ..StreamOptions::default()
-        };
-        for expected in [0, 1, 80 * GIB, 1 << 40] {
-            assert!(sizes(expecting(expected), &aws, 96 * MIB).reach_bytes() >= expected);
-        }
-        let upload = UploadOptions { part_size_bytes: Some(5 * MIB), ..UploadOptions::default() };
-        let options = StreamOptions { upload, ..expecting(80 * GIB) };
-        assert!(Sizes::choose(&options, &aws, 96 * MIB).is_err());
-    }
 }
