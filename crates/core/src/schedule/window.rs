@@ -570,7 +570,38 @@ mod tests {
                 limits.push(window.limit());
             }
         }
-        assert_eq!(limits[..4], [16, 32, 64, 128]);
+        assert_eq!(limits[..6], [4, 8, 16, 32, 64, 128]);
         assert_eq!(window.limit(), 64, "{limits:?}");
+    }
+
+    #[tokio::test]
+    async fn those_that_came_last_wait_where_fewer_are_enough() {
+        let lanes = Lanes::start(1).expect("a thread");
+        let meter = Meter::default();
+        let window = Window::adaptive(Bounds { parts: 256, memory_bytes: u64::MAX }, meter.clone());
+        let mut admitted = Vec::new();
+        let begun = Instant::now();
+        for step in 0..300 {
+            while admitted.len() < window.limit() {
+                admitted.push(window.admit(1).await);
+            }
+            // A line that one of them fills.
+            meter.moved(10_000);
+            window.look(begun + step * Duration::from_millis(10), &lanes);
+        }
+        assert_eq!((admitted.len(), window.limit()), (8, 2));
+        let have_come = |admitted: &[Admission]| -> Vec<bool> {
+            admitted.iter().map(|admission| admission.turn().has_come()).collect()
+        };
+        assert_eq!(have_come(&admitted)[..4], [true, true, false, false]);
+        admitted.remove(0);
+        assert_eq!(have_come(&admitted)[..4], [true, true, false, false]);
+        admitted.truncate(1);
+        // No other is let in before there are fewer than two.
+        let next = is_admitted(&window, 1).await.expect("a slot");
+        assert!(next.turn().has_come());
+        // Where a store asks for fewer requests, those under way have been counted.
+        window.throttled(Instant::now());
+        assert!(next.turn().has_come());
     }
 }
