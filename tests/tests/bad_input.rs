@@ -171,6 +171,25 @@ fn a_disk_that_fills_up_meanwhile_leaves_nothing() {
     assert_eq!(left, "lost+found other ");
 }
 
+/// The disk of the manifests fills up while parts are recorded: the upload goes on, and says so once.
+#[test]
+fn a_manifest_that_can_no_longer_be_written_ends_nothing() {
+    let small = 64 << 10;
+    let options = Options { min_part_size_bytes: small, ..Sandbox::options() };
+    let sandbox = Sandbox::with(options);
+    sandbox.file("f", 100 * small);
+    let profile = format!("base = \"generic\"\nmin_part_size_bytes = {small}\n");
+    std::fs::write(sandbox.path("small.toml"), profile).expect("written");
+    let mount = "mount -t tmpfs -o size=4k none disk";
+    let line = "f s3://bucket/f --part-size 64KiB --store-profile small.toml --manifest-dir disk";
+    let Some((run, left)) = on_a_disk(&sandbox, mount, line) else { return };
+    let run = run.succeeded();
+    let told = run.stderr.matches("this transfer cannot be resumed: ").count();
+    assert!(told == 1 && run.stderr.contains("no space left on device"), "{run}");
+    assert_eq!(left, "", "nothing is left");
+    sandbox.assert_clean();
+}
+
 /// Runs the command where `mount` puts a small disk at `disk`, in a mount table of its own; also
 /// gives what the disk holds at the end. `None` where this machine does not let the test do that.
 fn on_a_disk(

@@ -429,8 +429,7 @@ fn trap_13_a_flipped_bit_that_persists_is_a_failure() {
     }
 }
 
-/// The whole object's checksum on a part of it, a composite without its `-N`, attributes without
-/// parts: no false alarm.
+/// The whole object's checksum on a part of it, a composite without its `-N`: no false alarm.
 #[test]
 fn trap_14_checksums_in_the_wrong_place_are_no_alarm() {
     let trap = Trap::with_file(3 * PART);
@@ -439,11 +438,27 @@ fn trap_14_checksums_in_the_wrong_place_are_no_alarm() {
     trap.misbehave([
         Rule::on("GetObject").then(Action::WholeChecksum).then(Action::StripChecksumSuffix),
         Rule::on("HeadObject").then(Action::StripChecksumSuffix),
-        Rule::on("GetObjectAttributes").then(Action::remove_element("ObjectParts")),
     ]);
     let report = trap.download("--verify require");
     assert_eq!(report["verified"], "composite", "{report}");
     assert!(trap.fired()[0] == 3 && trap.fired()[1] >= 1, "{:?}", trap.fired());
+}
+
+/// Attributes without parts, where only they tell the sizes of the parts: no false alarm, and no false
+/// proof.
+#[test]
+fn trap_14_attributes_without_parts_prove_nothing() {
+    let trap = Trap::with_file(2 * PART + 1_000);
+    // Its checksum is over parts, of sizes that nobody would guess.
+    trap.upload("--store-profile generic");
+    trap.misbehave([
+        Rule::on("HeadObject").then(Action::remove_header("x-amz-mp-parts-count")),
+        Rule::on("GetObjectAttributes").then(Action::remove_element("ObjectParts")),
+    ]);
+    let report = trap.cp(&format!("{DOWN} --json")).run().report();
+    trap.assert_copied();
+    assert_eq!(report["verified"], "unverified", "{report}");
+    assert!(trap.fired()[1] >= 1, "{:?}", trap.fired());
 }
 
 /// Nothing that a checksum on a range says is taken for proof, or for its opposite.

@@ -77,6 +77,17 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, where the command was another than the `cp` that the advice speaks to.
+    pub(crate) fn of_another_command(mut self) -> Self {
+        let spelt_out =
+            |text: &str| text.replace("with --no-resume", "with brigade cp --no-resume");
+        self.message = spelt_out(&self.message);
+        self.advice = self.advice.as_deref().map(spelt_out);
+        self
+    }
+}
+
 impl From<&anyhow::Error> for Failure {
     fn from(error: &anyhow::Error) -> Self {
         // The chain in one line, outermost first, as far as it says anything new.

@@ -41,6 +41,7 @@ mod report;
 mod schedule;
 mod session;
 mod transport;
+mod turn;
 mod unfinished;
 mod upload;
 mod url;

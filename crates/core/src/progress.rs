@@ -45,6 +45,9 @@ impl Operation {
     }
 }
 
+/// How the [warning](Event::Warning) begins that says that nothing of a transfer is recorded.
+pub const CANNOT_BE_RESUMED: &str = "this transfer cannot be resumed";
+
 /// Something that happened during a transfer. Serialises as `{"event":"…", …}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -142,7 +142,7 @@ pub(super) async fn resume_each(
                 watch.printer.report(&report);
             }
             Err(error) => {
-                let failure = Failure::from(&error);
+                let failure = Failure::from(&error).of_another_command();
                 if error.is::<Stopped>() {
                     watch.printer.failure(&failure);
                     return tally.stop(total - index, failure.exit);

@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use brigade::Cancel;
-use brigade::progress::Event;
+use brigade::progress::{CANNOT_BE_RESUMED, Event, Operation};
+use brigade::{Cancel, S3Url};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long the engine may take to stop after a signal: less than the two seconds after which a
 /// person gets impatient and a supervisor may kill. Parts in flight get a part of it to end; an upload
 /// that is not recorded gets it to be aborted.
-const CLEAN_UP: Duration = Duration::from_millis(1_800);
+const CLEAN_UP: Duration = Duration::from_millis(1_500);
 
 /// A person's eyes and hands while the engine works.
 pub(super) struct Watch<'a> {
@@ -32,13 +32,23 @@ pub(super) struct Watch<'a> {
     again: Option<String>,
     /// How the process ends, once a signal asked for it.
     stopped: Option<Exit>,
+    under_way: UnderWay,
+}
+
+/// What is known of the transfer under way.
+#[derive(Default)]
+struct UnderWay {
+    /// The bucket that an upload goes to, as a URL.
+    bucket: Option<String>,
+    is_unrecorded: bool,
 }
 
 impl<'a> Watch<'a> {
     /// Needs a tokio runtime around it. From now on, signals no longer end the process by themselves.
     /// `again` is the command that goes on where a transfer stopped.
     pub(super) fn new(printer: &'a mut Printer, again: Option<String>) -> Result<Self> {
-        Ok(Self { printer, signals: Signals::watch()?, again, stopped: None })
+        let under_way = UnderWay::default();
+        Ok(Self { printer, signals: Signals::watch()?, again, stopped: None, under_way })
     }
 
     /// Whether a signal came: a transfer that was done before it could be stopped is a success, but
@@ -85,6 +95,7 @@ impl<'a> Watch<'a> {
     ) -> Result<T> {
         let mut work = pin!(work);
         let mut outcomes = pin!(outcomes.fuse());
+        self.under_way = UnderWay::default();
         // The first look comes after a tick, so that a transfer shorter than that shows no bar.
         let mut ticks = time::interval_at(time::Instant::now() + TICK, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,6 +129,7 @@ impl<'a> Watch<'a> {
                 }
                 exit = self.signals.next() => {
                     if let Some((first, _)) = stopping {
+                        self.tell(&mut events);
                         let message = self.abandoned("on a second signal");
                         return Err(Stopped { exit: first, message }.into());
                     }
@@ -129,6 +141,7 @@ impl<'a> Watch<'a> {
                 () = too_late => {
                     let exit = stopping.map_or(Exit::INTERRUPTED, |(exit, _)| exit);
                     let why = format!("after {} s of cleaning up", CLEAN_UP.as_secs_f32());
+                    self.tell(&mut events);
                     return Err(Stopped { exit, message: self.abandoned(&why) }.into());
                 }
                 _ = ticks.tick() => {
@@ -147,21 +160,46 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn abandoned(&self, why: &str) -> String {
-        if self.again.is_none() {
-            return format!("left {why}, and what was under way may be done or not");
-        }
-        format!(
-            "left {why}; what is recorded of it is kept, and the same command goes on from there; see \
-             brigade uploads list"
-        )
-    }
-
     /// Hands on all events that are there by now.
     fn tell(&mut self, events: &mut (impl Stream<Item = Event> + Unpin)) {
         let now = Instant::now();
         while let Some(Some(event)) = events.next().now_or_never() {
+            self.under_way.learn(&event);
             self.printer.event(&event, now);
+        }
+    }
+
+    /// What is said of a transfer that is left without its clean-up.
+    fn abandoned(&self, why: &str) -> String {
+        let UnderWay { bucket, is_unrecorded } = &self.under_way;
+        let again = self.again.as_deref().unwrap_or("the same command");
+        match (bucket, is_unrecorded) {
+            (Some(bucket), true) => format!(
+                "left {why}; nothing of it is recorded, and an unfinished upload may remain on the store: \
+                 see brigade uploads list {bucket}"
+            ),
+            (None, true) => format!(
+                "left {why}; nothing of it is recorded, and a partial file may remain beside the target"
+            ),
+            (_, false) => format!(
+                "left {why}; what is recorded of it is kept, and running it again goes on from there: \
+                 {again}"
+            ),
+        }
+    }
+}
+
+impl UnderWay {
+    fn learn(&mut self, event: &Event) {
+        match event {
+            Event::Started { operation: Operation::Upload, target, .. } => {
+                self.bucket =
+                    target.parse::<S3Url>().ok().map(|url| format!("s3://{}", url.bucket()));
+            }
+            Event::Warning { message } => {
+                self.is_unrecorded |= message.starts_with(CANNOT_BE_RESUMED);
+            }
+            _ => {}
         }
     }
 }

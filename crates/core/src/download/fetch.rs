@@ -13,6 +13,7 @@ use crate::plan::Part;
 use crate::progress::Event;
 use crate::schedule::{LaneId, Memory, RetryScope};
 use crate::transport::Pin;
+use crate::turn::Turn;
 use crate::url::S3Url;
 
 /// An attempt that moved this much was no wasted one: a long range over a path that breaks every
@@ -143,7 +144,14 @@ async fn fetch_once(
     let answered = Instant::now();
     request.flow.answered(Duration::ZERO, answered - asked);
     let mut taking = Duration::ZERO;
-    while let Some(chunk) = range.next().await? {
+    let turn = Turn::mine();
+    loop {
+        if let Some(turn) = &turn {
+            let waiting = Instant::now();
+            turn.comes().await;
+            taking += waiting.elapsed();
+        }
+        let Some(chunk) = range.next().await? else { break };
         let len = chunk.len() as u64;
         if len > part.len_bytes - *reached {
             return Err(broken("the store sent more bytes than it was asked for".into()));

@@ -181,7 +181,7 @@ impl Direct {
         let body = framed(&content.into(), &watch);
         let answer = tokio::select! {
             biased;
-            answer = self.send(Method::PUT, bucket, key, headers, body) => answer,
+            answer = self.send(Method::PUT, bucket, key, headers, body, Some(&watch)) => answer,
             () = watch.stalled(self.stall_timeout) => Err(Detour::Failed),
         };
         match answer {
@@ -204,7 +204,7 @@ impl Direct {
     ) -> Result<Response<WatchedBody>, Detour> {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(MODE, HeaderValue::from_static("ENABLED"));
-        let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty());
+        let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty(), None);
         tokio::time::timeout(self.stall_timeout, answer).await.map_err(|_| Detour::Failed)?
     }
 
@@ -215,6 +215,7 @@ impl Direct {
         key: &str,
         mut headers: HeaderMap,
         body: SdkBody,
+        watch: Option<&Watch>,
     ) -> Result<Response<WatchedBody>, Detour> {
         let pattern = self.patterns.of(bucket).ok_or(Detour::Unknown)?;
         let path = format!("{}/{}", pattern.prefix, encode(key));
@@ -237,6 +238,9 @@ impl Direct {
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
+        if let Some(watch) = watch {
+            request.extensions_mut().insert(watch.used());
+        }
         match self.http.send_plain(request).await {
             Ok(answer) => match answer.status() {
                 StatusCode::OK => Ok(answer),

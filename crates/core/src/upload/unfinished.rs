@@ -1,5 +1,6 @@
 //! Uploads that an earlier run, or an answer that got lost, left unfinished.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::assembly::{Assembly, Begun};
@@ -167,6 +168,8 @@ impl Upload<'_> {
         match self.assembly.settle(&begun.token, gone).await {
             Ok(receipt) => {
                 let parts = self.receipts_of_all(plan, begun).await?;
+                // Nothing was moved this time.
+                self.kept_bytes.store(plan.size_bytes(), Ordering::Relaxed);
                 Ok(Some((
                     receipt,
                     Computed::of_parts(plan.parts().map(|part| part.len_bytes), &parts),

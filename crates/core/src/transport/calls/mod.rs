@@ -178,5 +178,5 @@ fn answered_within<T>(
 
 fn stalled(operation: &'static str, target: &str, limit: Duration) -> Error {
     let detail = format!("no bytes moved for {} s", limit.as_secs());
-    Error::new(ErrorKind::Unreachable, operation, target, detail)
+    Error::new(ErrorKind::Unreachable, operation, target, detail).stalled()
 }

@@ -24,7 +24,7 @@ use crate::flow::Flow;
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Digest};
 use crate::options::{CustomerKey, Encryption, UploadOptions};
 use crate::progress::Event;
-use crate::transport::body::{Watch, WatchOnceSigned, watched};
+use crate::transport::body::{OnItsWay, Watch, watched};
 use crate::transport::classify::classify;
 use crate::transport::info::{parse_all, version_of};
 use crate::url::S3Url;
@@ -102,12 +102,14 @@ impl Calls {
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, |body, signed| {
+            .send_body(&target, payload, |body, on_its_way| {
                 let request = request.body(body).customize();
-                let request = match signed {
-                    Some(watch) => request.interceptor(watch),
-                    None => request.disable_payload_signing(),
+                let request = if on_its_way.is_signed() {
+                    request
+                } else {
+                    request.disable_payload_signing()
                 };
+                let request = request.interceptor(on_its_way);
                 async { request.send().await.map_err(|e| refused(UPLOAD, &target, digest, e)) }
             })
             .await?;
@@ -185,12 +187,14 @@ impl Calls {
         };
         let target = url.to_string();
         let reply = self
-            .send_body(&target, payload, |body, signed| {
+            .send_body(&target, payload, |body, on_its_way| {
                 let request = request.body(body).customize();
-                let request = match signed {
-                    Some(watch) => request.interceptor(watch),
-                    None => request.disable_payload_signing(),
+                let request = if on_its_way.is_signed() {
+                    request
+                } else {
+                    request.disable_payload_signing()
                 };
+                let request = request.interceptor(on_its_way);
                 async { request.send().await.map_err(|e| refused(UPLOAD, &target, digest, e)) }
             })
             .await?;
@@ -284,13 +288,13 @@ impl Calls {
     }
 
     /// Sends the payload with the request that `send` makes of a body, watched for stalls, and takes
-    /// back what was told as moved if the attempt fails. A payload that is signed comes with what
-    /// has to be put into the request for its body to be watched.
+    /// back what was told as moved if the attempt fails. The body comes with what has to be put into
+    /// the request for it to be watched.
     async fn send_body<T, F>(
         &self,
         target: &str,
         payload: Payload,
-        send: impl FnOnce(ByteStream, Option<WatchOnceSigned>) -> F,
+        send: impl FnOnce(ByteStream, OnItsWay) -> F,
     ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -303,10 +307,9 @@ impl Calls {
         let mut told = Told { watch: &watch, flow: &payload.flow, counts: false };
         let sending = if payload.sign {
             let bytes = content.to_bytes()?;
-            let watched = WatchOnceSigned::new(bytes.clone(), &watch);
-            send(ByteStream::from(bytes), Some(watched))
+            send(ByteStream::from(bytes.clone()), OnItsWay::new(Some(bytes), &watch))
         } else {
-            send(watched(content.clone(), &watch), None)
+            send(watched(content.clone(), &watch), OnItsWay::new(None, &watch))
         };
         // The sending first: an answer that is there counts, however late this task gets to run.
         let result = tokio::select! {
