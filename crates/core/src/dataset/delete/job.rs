@@ -46,13 +46,14 @@ pub(super) async fn run(
         sum: Mutex::new(DeleteSum::of(&profile)),
         takes_lists: AtomicBool::new(true),
         outcomes,
+        was_stopped: AtomicBool::new(false),
         counts: Counts::default(),
         failures: Mutex::default(),
         ended_by: Mutex::default(),
     };
     let started = Instant::now();
-    let stopped = job.carry_out(objects, profile.delete_page_size as usize, concurrency).await;
-    let mut report = job.report(started, stopped);
+    job.carry_out(objects, profile.delete_page_size as usize, concurrency).await;
+    let mut report = job.report(started);
     let done = report.deleted + report.missing + report.failed;
     match report.ended_by.take_if(|_| done == 0) {
         Some(error) => Err(error),
@@ -70,6 +71,8 @@ struct Job {
     sum: Mutex<DeleteSum>,
     takes_lists: AtomicBool,
     outcomes: Option<mpsc::Sender<Vec<Deletion>>>,
+    /// Whether a stop kept anything from being deleted, or from being known to be.
+    was_stopped: AtomicBool,
     counts: Counts,
     failures: Mutex<Vec<Deletion>>,
     ended_by: Mutex<Option<Error>>,
@@ -87,20 +90,20 @@ struct Counts {
 type Settled = (Named, Result<()>);
 
 impl Job {
-    /// Keeps lists in flight until there are no more keys, or the job ends before. Whether it was stopped.
+    /// Keeps lists in flight until there are no more keys, or the job ends before.
     async fn carry_out(
         &self,
         objects: impl Stream<Item = Named> + Send,
         page: usize,
         concurrency: usize,
-    ) -> bool {
+    ) {
         let mut lists = pin!(objects.chunks(page.clamp(1, 1_000)).fuse());
         let mut in_flight = FuturesUnordered::new();
         let mut all_taken = false;
         loop {
             let takes_more = !all_taken && in_flight.len() < concurrency && !self.has_ended();
             if !takes_more && in_flight.is_empty() {
-                return false;
+                break;
             }
             tokio::select! {
                 () = self.cancel.cancelled() => break,
@@ -112,14 +115,17 @@ impl Job {
             }
         }
         let rest = async { while in_flight.next().await.is_some() {} };
-        let _ = tokio::time::timeout(STOPPING, rest).await;
-        true
+        let is_unknown = tokio::time::timeout(STOPPING, rest).await.is_err();
+        if is_unknown || (self.cancel.is_cancelled() && !all_taken) {
+            self.was_stopped.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Deletes what is in one list, by whatever way it takes, and tells of it.
     async fn delete(&self, list: Vec<Named>) {
         let admission = self.scope.window().admit(0).await;
         if self.has_ended() {
+            self.was_stopped.fetch_or(self.cancel.is_cancelled(), Ordering::Relaxed);
             return;
         }
         self.scope.expect_more_parts(1);
@@ -135,10 +141,14 @@ impl Job {
         drop(admission);
         self.scope.window().succeeded();
         self.tell(settled).await;
-        if let Err(error) = ended
-            && error.kind() != ErrorKind::Interrupted
-        {
-            locked(&self.ended_by).get_or_insert(error);
+        match ended {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.was_stopped.store(true, Ordering::Relaxed);
+            }
+            Err(error) => {
+                locked(&self.ended_by).get_or_insert(error);
+            }
         }
     }
 
@@ -174,8 +184,13 @@ impl Job {
                         attempts.succeeded();
                         return Ok(Vec::new());
                     };
-                    if let Err(error) = attempts.failed(error).await {
-                        return self.give_up(list, &error, settled);
+                    match attempts.failed(error).await {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                        Err(error) => {
+                            self.give_up(list, &error, settled);
+                            return Ok(Vec::new());
+                        }
                     }
                 }
                 Err(error) if is_of_the_list(&error) => {
@@ -199,21 +214,12 @@ impl Job {
     }
 
     /// The keys that failed through every attempt, each told with what was the matter with the last.
-    fn give_up(
-        &self,
-        list: Vec<Named>,
-        error: &Error,
-        settled: &mut Vec<Settled>,
-    ) -> Result<Vec<Named>> {
-        if error.kind() == ErrorKind::Interrupted {
-            return Ok(Vec::new());
-        }
+    fn give_up(&self, list: Vec<Named>, error: &Error, settled: &mut Vec<Settled>) {
         settled.extend(list.into_iter().map(|object| {
             let url = S3Url::of(&self.bucket, object.key.as_str()).to_string();
             let own = Error::new(error.kind(), DELETE, url, error.detail()).coded(error.code());
             (object, Err(own))
         }));
-        Ok(Vec::new())
     }
 
     /// Deletes each with a request of its own. An error is one that the others would meet too.
@@ -283,7 +289,7 @@ impl Job {
         self.cancel.is_cancelled() || locked(&self.ended_by).is_some()
     }
 
-    fn report(self, started: Instant, stopped: bool) -> DeleteReport {
+    fn report(self, started: Instant) -> DeleteReport {
         let of = |count: AtomicU64| count.into_inner();
         DeleteReport {
             deleted: of(self.counts.deleted),
@@ -292,7 +298,7 @@ impl Job {
             requests: of(self.counts.requests),
             retries: self.scope.repeated(),
             elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            stopped,
+            stopped: self.was_stopped.into_inner(),
             ended_by: self.ended_by.into_inner().unwrap_or_else(PoisonError::into_inner),
             failures: self.failures.into_inner().unwrap_or_else(PoisonError::into_inner),
         }
