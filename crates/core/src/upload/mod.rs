@@ -402,11 +402,9 @@ async fn sum(content: &Content, algorithm: Algorithm, flow: &Flow) -> Result<Dig
         let (summed, blocked) = timed(|| {
             let mut step_bytes = 0;
             while step_bytes < SUM_STEP_BYTES
-                && let Some(frame) = frames.next()
+                && let Some(len) = frames.look(|bytes| hasher.update(bytes))?
             {
-                let frame = frame?;
-                hasher.update(&frame);
-                step_bytes += frame.len();
+                step_bytes += len;
             }
             Ok(())
         });
