@@ -83,12 +83,13 @@ impl Ahead {
     }
 
     /// Waits until the part is in memory, as far as that can be had: whoever reads it afterwards finds
-    /// out about a disk that fails. It is held in what `memory` gives, if that gives any.
+    /// out about a disk that fails. It is held in what `memory` gives, if that gives any. Also gives
+    /// whether anything had to be read.
     pub(super) async fn bring<M>(
         &self,
         part: Part,
         memory: impl FnOnce() -> Option<M>,
-    ) -> Brought<M> {
+    ) -> (Brought<M>, bool) {
         let step = (part.len_bytes / SAMPLES).max(1);
         let samples = (0..SAMPLES.min(part.len_bytes)).map(|i| part.offset_bytes + i * step);
         let (mut any, mut all) = (false, true);
@@ -97,7 +98,7 @@ impl Ahead {
             all &= resident;
         }
         if all {
-            return Brought::There;
+            return (Brought::There, false);
         }
         // Never closed: that cannot fail.
         let _permit = self.reading.acquire().await;
@@ -105,11 +106,11 @@ impl Ahead {
             && let Some(memory) = memory()
             && let Ok(held) = Held::read(direct, &self.buffers, part).await
         {
-            return Brought::Held(held, memory);
+            return (Brought::Held(held, memory), true);
         }
         let file = Arc::clone(&self.file);
         let _ = tokio::task::spawn_blocking(move || read_ahead(&file, part)).await;
-        if self.forgets && !any { Brought::Cached } else { Brought::There }
+        (if self.forgets && !any { Brought::Cached } else { Brought::There }, true)
     }
 
     /// Drops the part's pages from memory, but for those that somebody else has mapped.
@@ -176,9 +177,12 @@ mod tests {
     /// Brings the part where memory is short. Whether it must be forgotten.
     fn bring(ahead: &Ahead, part: Part) -> bool {
         match block_on(ahead.bring(part, || None::<()>)) {
-            Brought::There => false,
-            Brought::Cached => true,
-            Brought::Held(..) => panic!("in no memory"),
+            (Brought::There, _) => false,
+            (Brought::Cached, was_read) => {
+                assert!(was_read);
+                true
+            }
+            (Brought::Held(..), _) => panic!("in no memory"),
         }
     }
 
@@ -225,7 +229,7 @@ mod tests {
         let ahead = new(&cold, DirectIo::On);
         let (one, memory) = (part(1 << 20, 1 << 20), Arc::new(()));
         let brought = block_on(ahead.bring(one, || Some(Arc::clone(&memory))));
-        let Brought::Held(held, taken) = brought else {
+        let (Brought::Held(held, taken), true) = brought else {
             println!("skipped: the folder for temporary files takes no direct I/O");
             return;
         };
@@ -235,7 +239,7 @@ mod tests {
         // What is in the cache already need not be read once more.
         bring(&ahead, one);
         let again = block_on(ahead.bring(one, || Some(())));
-        assert!(matches!(again, Brought::There), "{again:?}");
+        assert!(matches!(again, (Brought::There, false)), "{again:?}");
     }
 
     /// Whoever reads it finds out.
@@ -246,6 +250,6 @@ mod tests {
         cold.0.as_file().set_len(100).expect("cut");
         bring(&ahead, part(0, SIZE));
         let brought = block_on(ahead.bring(part(0, SIZE), || Some(())));
-        assert!(!matches!(brought, Brought::Held(..)), "{brought:?}");
+        assert!(!matches!(brought, (Brought::Held(..), _)), "{brought:?}");
     }
 }
