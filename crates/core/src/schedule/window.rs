@@ -49,6 +49,11 @@ const NEAR: Duration = Duration::from_millis(8);
 /// Parts of a stream from there to begin with, for each lane.
 const NEAR_PARTS: usize = 2;
 
+/// Whether a store whose first answer took so long is on this machine or next to it.
+pub(crate) fn is_near(answered_after: Duration) -> bool {
+    answered_after <= NEAR
+}
+
 /// What bounds a session's parts in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -160,7 +165,7 @@ impl Window {
     /// keep what waits out of the processors' cache: with two for each of two lanes, a stream took a fifth
     /// less CPU time than with eight. Where that is not enough, it is found out as ever.
     pub(crate) fn begins_a_stream(&self, lanes: &Lanes, answered_after: Duration) {
-        if answered_after > NEAR {
+        if !is_near(answered_after) {
             return;
         }
         let mut state = self.state();
