@@ -36,6 +36,9 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// which is this unless somebody has changed it, and silently leaves out the rest.
 const STEP_BYTES: u64 = 128 * 1024;
 
+/// A file that is shorter comes with one request to the disk, which asking first would only delay.
+const WORTH_ASKING_BYTES: u64 = 1 << 20;
+
 /// Pages of a part that are asked about: the kernel mostly keeps and drops long runs of them.
 const SAMPLES: u64 = 16;
 
@@ -74,6 +77,9 @@ impl Ahead {
             DirectIo::On => true,
             DirectIo::Auto => size_bytes >= LARGE_BYTES,
         };
+        if size_bytes < WORTH_ASKING_BYTES {
+            return None;
+        }
         let residence = Residence::of(file, size_bytes)?;
         let direct = direct::is_wanted(file, size_bytes, how)
             .then(|| direct::open(file, path, false).ok().map(Arc::new))
@@ -220,7 +226,7 @@ mod tests {
         assert!(!bring(&auto, part(0, SIZE)), "a small file");
         let (file, open) = &cold;
         assert!(Ahead::new(open, file.path(), SIZE, DirectIo::Off).is_none());
-        assert!(Ahead::new(open, file.path(), 0, DirectIo::On).is_none());
+        assert!(Ahead::new(open, file.path(), WORTH_ASKING_BYTES - 1, DirectIo::On).is_none());
     }
 
     #[test]
