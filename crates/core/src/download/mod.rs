@@ -239,6 +239,10 @@ impl<'a> Download<'a> {
     ) -> Result<(Verified, Option<Checksum>)> {
         let need = self.found.need(plan);
         file.choose_writer(plan, self.options.direct_io, &need);
+        // A disk may need more of them to be busy.
+        if !file.partial.writer().is_direct() {
+            self.scope.window().begins_nearby(self.engine.lanes(), self.answered_after);
+        }
         let moving = Instant::now();
         let moved = self.move_parts(file, plan, &need).await;
         self.account.moved_since(moving);
@@ -471,7 +475,7 @@ impl<'a> Download<'a> {
         let lanes = Arc::clone(self.engine.lanes());
         // It waits in memory for its turn, all of it.
         let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
-        self.scope.window().begins_a_stream(&lanes, self.answered_after);
+        self.scope.window().begins_nearby(&lanes, self.answered_after);
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut joining = need.joining();
         let mut fetched = plan.parts();

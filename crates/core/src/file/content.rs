@@ -166,8 +166,8 @@ impl Frames {
     /// Shows the next frame to `look`, and gives its length; nothing at the end.
     ///
     /// What is not in this process's memory yet is read into one buffer of the thread, over and over: it
-    /// stays in the core's own cache. Over a mapping each page would have to be found, put into the page
-    /// table and taken out again, which costs twice what the copy does.
+    /// stays in the core's own cache. Going over the mapping would take as long, for its pages have to be
+    /// found, and would make them this process's; and a page that is lost shows as an error at once.
     pub(crate) fn look(&mut self, look: impl FnOnce(&[u8])) -> Result<Option<usize>> {
         let (Kind::Mapped(source, part) | Kind::Read(source, part)) = &self.content.0 else {
             let Some(frame) = self.next().transpose()? else { return Ok(None) };

@@ -160,11 +160,12 @@ impl Window {
         }))
     }
 
-    /// Ranges of a stream are about to be asked for, after a first answer that took so long. From a store
-    /// that answers at once, few connections bring what this machine can take in, and more of them only
-    /// keep what waits out of the processors' cache: with two for each of two lanes, a stream took a fifth
-    /// less CPU time than with eight. Where that is not enough, it is found out as ever.
-    pub(crate) fn begins_a_stream(&self, lanes: &Lanes, answered_after: Duration) {
+    /// Ranges are about to be asked for that go to memory or to a reader, after a first answer that took so
+    /// long. From a store that answers at once, few connections bring what this machine can take in, and more
+    /// of them only keep what waits out of the processors' cache: with two for each of two lanes, a stream took
+    /// a fifth less CPU time than with eight, and a file in memory a seventh. Where that is not enough, it is
+    /// found out as ever.
+    pub(crate) fn begins_nearby(&self, lanes: &Lanes, answered_after: Duration) {
         if !is_near(answered_after) {
             return;
         }
