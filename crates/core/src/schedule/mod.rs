@@ -21,4 +21,4 @@ pub(crate) use retry::{Attempts, Retry};
 pub(crate) use run::{Cost, STOP_GRACE, run_ordered, run_parts};
 pub(crate) use scope::RetryScope;
 pub(crate) use turns::Turns;
-pub(crate) use window::{Admission, Bounds, Memory, Window};
+pub(crate) use window::{Admission, Bounds, Memory, Window, is_near};

@@ -228,12 +228,16 @@ impl Upload<'_> {
         };
         tell_start(options, part);
         let started = Instant::now();
+        let memory = || scope.window().spare(part.len_bytes);
+        let waited = |time| scope.flow().queued_for_disk(time);
+        let brought = source.bring(part, memory, waited).await;
         let digest = match assembly.algorithm {
-            Some(algorithm) => Some(sum(&source.content(part)?, algorithm, scope.flow()).await?),
+            Some(algorithm) => Some(sum(&brought.content()?, algorithm, scope.flow()).await?),
             None => None,
         };
-        let put = assembly.put(digest, || source.content(part)).await;
+        let put = assembly.put(digest, || brought.content()).await;
         let (receipt, computed) = put.map_err(|error| blame(source, error))?;
+        brought.give_back();
         scope.window().succeeded();
         self.account.moved_since(started);
         tell_end(options, part, started);
@@ -294,11 +298,9 @@ pub(crate) async fn sum(content: &Content, algorithm: Algorithm, flow: &Flow) ->
         let (summed, blocked) = timed(|| {
             let mut step_bytes = 0;
             while step_bytes < SUM_STEP_BYTES
-                && let Some(frame) = frames.next()
+                && let Some(len) = frames.look(|bytes| hasher.update(bytes))?
             {
-                let frame = frame?;
-                hasher.update(&frame);
-                step_bytes += frame.len();
+                step_bytes += len;
             }
             Ok(())
         });
