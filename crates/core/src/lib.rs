@@ -21,7 +21,7 @@
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod account;
-mod dataset;
+pub mod dataset;
 mod download;
 mod engine;
 mod error;

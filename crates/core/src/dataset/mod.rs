@@ -4,7 +4,10 @@
 //! sides come in the order of their names, so that two of them are compared as two sorted lists are merged.
 
 mod entry;
+mod glob;
 mod list;
+mod pattern;
 
 pub use entry::Entry;
 pub use list::{ListOptions, Listed, Listing};
+pub use pattern::Pattern;

@@ -38,8 +38,8 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 
 pub(crate) use calls::{
-    Calls, LIST, ListPage, ListQuery, ListedBucket, ListedObject, ListedPart, ListedUpload,
-    PageStart, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+    Calls, LIST, ListPage, ListQuery, ListedObject, ListedPart, ListedUpload, PageStart, Pages,
+    PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
 pub(crate) use direct::{Detour, Direct};
 pub use info::ObjectInfo;

@@ -51,7 +51,7 @@ mod read;
 mod uploads;
 mod write;
 
-pub(crate) use list::{LIST, ListPage, ListQuery, ListedBucket, ListedObject, PageStart};
+pub(crate) use list::{LIST, ListPage, ListQuery, ListedObject, PageStart};
 pub(crate) use read::Pin;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
