@@ -11,6 +11,7 @@
 
 mod cp;
 mod demo;
+mod ls;
 mod network;
 mod output;
 mod resume;
@@ -24,6 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
 pub(crate) use demo::DemoArgs;
+pub(crate) use ls::{DuArgs, LsArgs, ShapeArgs};
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
@@ -45,6 +47,11 @@ pub(crate) enum Command {
     /// Copy a file into a bucket, or an object into a file.
     // Boxed: it has many options, and the other commands should not take up as much.
     Cp(Box<CpArgs>),
+    /// List buckets, folders and objects.
+    // Boxed, like those below: there are many options to reach a store.
+    Ls(Box<LsArgs>),
+    /// Count objects and their bytes.
+    Du(Box<DuArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -71,6 +78,8 @@ Examples:
   brigade cp backup.tar s3://my-bucket/backups/
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
+  brigade ls s3://my-bucket/backups/
+  brigade du s3://my-bucket
   brigade resume
   brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket

@@ -6,6 +6,7 @@
 //! the tests need no store.
 
 mod cp;
+mod listing;
 mod metadata;
 mod recorded;
 mod route;
@@ -14,6 +15,7 @@ mod session;
 mod uploads;
 
 pub(crate) use cp::{Job, Transfer};
+pub(crate) use listing::{Keys as ListedKeys, Listed, Shape};
 pub(crate) use recorded::Recorded;
 pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};

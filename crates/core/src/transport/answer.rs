@@ -27,7 +27,7 @@ use super::place::Asked;
 
 /// The longest answer that is read: a full page of a listing, 1,000 keys of 1,024 bytes of which
 /// each may be written as three.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// How an answer to the completion ends. An error counts: it is one, and the SDK reads which.
 const ENDS: [&[u8]; 3] = [b"CompleteMultipartUploadResult>", b"Error>", b"Error/>"];
@@ -62,7 +62,7 @@ impl Intercept for Answers {
         let asked = Asked::of(context.request(), settings);
         settings.interceptor_state().store_put(asked);
         let operation = settings.load::<Metadata>().map_or("", Metadata::name);
-        if matches!(operation, "PutObject" | "GetObject") {
+        if matches!(operation, "PutObject" | "GetObject" | "ListObjectsV2") {
             self.patterns.learn(context.request(), settings);
         }
         Ok(())

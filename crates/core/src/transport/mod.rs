@@ -18,6 +18,7 @@ pub(crate) mod connect;
 mod credentials;
 mod direct;
 mod info;
+mod page;
 mod place;
 mod restore;
 mod shared_config;

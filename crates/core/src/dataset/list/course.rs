@@ -69,6 +69,11 @@ impl Course {
         self.next.as_ref()
     }
 
+    /// Nothing behind `key` is of interest any more.
+    pub(super) fn end_at(&mut self, key: String) {
+        self.until = Some(key);
+    }
+
     /// The last name that came.
     pub(super) fn last(&self) -> Option<&str> {
         self.last.as_deref()
@@ -86,15 +91,20 @@ impl Course {
         let mut is_behind = false;
         for item in listed {
             let name = item.name();
-            let is_early = self.after.as_deref().is_some_and(|after| name <= after);
-            if name.is_empty() || is_early || !name.starts_with(self.prefix.as_str()) {
+            if name.is_empty() || !name.starts_with(self.prefix.as_str()) {
+                continue;
+            }
+            let previous = items.last().map(Listed::name).or(self.last.as_deref());
+            if self.after.as_deref().is_some_and(|after| name <= after) {
+                // A store that does not know where to begin begins with these, and then they end.
+                self.is_ordered &= previous.is_none();
                 continue;
             }
             if self.until.as_deref().is_some_and(|until| name > until) {
                 is_behind = true;
                 continue;
             }
-            let previous = items.last().map(Listed::name).or(self.last.as_deref());
+            self.is_ordered &= !is_behind;
             match previous.map(|previous| previous.cmp(name)) {
                 // Some stores begin a page with what the one before ended with.
                 Some(Ordering::Equal) => continue,

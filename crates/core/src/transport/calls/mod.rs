@@ -53,6 +53,7 @@ mod write;
 
 pub(crate) use list::{LIST, ListPage, ListQuery, ListedObject, PageStart};
 pub(crate) use read::Pin;
+pub(in crate::transport) use uploads::decoded;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
