@@ -233,9 +233,14 @@ impl Index {
     ) -> impl Iterator<Item = Arc<Object>> + use<'a> {
         let pretended = self.storage.pretended();
         let first = pretended.map_or(0, |pretended| pretended.first_from(from));
-        let indexes = pretended.into_iter().flat_map(move |it| first..it.objects);
-        let keys = indexes.filter_map(move |index| Some(pretended?.key(index)));
-        keys.filter_map(|key| self.virtual_object(&key))
+        // They differ in nothing but their keys.
+        let one = pretended.and_then(|it| self.virtual_object(&it.key(first)));
+        let all = pretended.into_iter().flat_map(move |it| first..it.objects);
+        all.filter_map(move |index| {
+            let one = one.as_deref()?;
+            let record = ObjectRecord { key: pretended?.key(index), ..one.record.clone() };
+            Some(Arc::new(Object { record, content: one.content.clone() }))
+        })
     }
 
     fn virtual_object(&self, key: &str) -> Option<Arc<Object>> {
