@@ -7,7 +7,12 @@ mod entry;
 mod glob;
 mod list;
 mod pattern;
+mod record;
+mod sort;
+mod walk;
 
 pub use entry::Entry;
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
+pub use sort::{SortOptions, Sorted, Sorter};
+pub use walk::{Skip, Walk, WalkOptions, Walked, walk};
