@@ -37,6 +37,8 @@ pub(super) struct Course {
     until: Option<String>,
     next: Option<PageStart>,
     last: Option<String>,
+    /// The first name behind the end that came.
+    behind: Option<String>,
     is_ordered: bool,
     empty_pages: u32,
     circle: Circle,
@@ -58,6 +60,7 @@ impl Course {
             until,
             next,
             last: None,
+            behind: None,
             is_ordered: true,
             empty_pages: 0,
             circle: Circle::default(),
@@ -74,6 +77,11 @@ impl Course {
         self.until = Some(key);
     }
 
+    /// The first name behind its end that came: what follows it elsewhere.
+    pub(super) fn behind(&self) -> Option<&str> {
+        self.behind.as_deref()
+    }
+
     /// The last name that came.
     pub(super) fn last(&self) -> Option<&str> {
         self.last.as_deref()
@@ -88,7 +96,6 @@ impl Course {
         let (listed, is_merged) = merged(objects, prefixes);
         self.is_ordered &= is_merged;
         let mut items: Vec<Listed> = Vec::with_capacity(listed.len());
-        let mut is_behind = false;
         for item in listed {
             let name = item.name();
             if name.is_empty() || !name.starts_with(self.prefix.as_str()) {
@@ -101,10 +108,12 @@ impl Course {
                 continue;
             }
             if self.until.as_deref().is_some_and(|until| name > until) {
-                is_behind = true;
+                if self.behind.is_none() {
+                    self.behind = Some(name.to_owned());
+                }
                 continue;
             }
-            self.is_ordered &= !is_behind;
+            self.is_ordered &= self.behind.is_none();
             match previous.map(|previous| previous.cmp(name)) {
                 // Some stores begin a page with what the one before ended with.
                 Some(Ordering::Equal) => continue,
@@ -114,7 +123,7 @@ impl Course {
             items.push(item);
         }
         self.empty_pages = if items.is_empty() { self.empty_pages + 1 } else { 0 };
-        let next = if !is_truncated || (is_behind && self.is_ordered) {
+        let next = if !is_truncated || (self.behind.is_some() && self.is_ordered) {
             None
         } else if let Some(token) = token {
             Some(self.by_token(token)?)

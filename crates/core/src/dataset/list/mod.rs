@@ -6,6 +6,7 @@
 //! nobody takes what is missing for deleted.
 
 mod course;
+mod ranks;
 mod split;
 
 use std::future::Future;
