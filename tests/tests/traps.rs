@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use brigade::limits::StoreProfile;
 use brigade::{CopyOptions, Session, SessionOptions};
+use brigade::ListOptions;
 use brigade_store::faults::{Action, Answer, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{CUSTOMER_KEY, PART, SECRET_KEY, Sandbox, eventually};
@@ -846,8 +847,39 @@ fn trap_26_a_key_that_is_no_file_name_is_refused() {
     trap.assert_clean();
 }
 
-// 27. A listing that fails half-way during a sync that deletes comes with listing: there is no command
-// that lists yet.
+/// Stores that do not know how to encode keys, or refuse to: they are taken as they come.
+#[test]
+fn trap_26_keys_are_read_as_the_store_writes_them() {
+    let ignores = Rule::on("ListObjectsV2").then(Action::RemoveQuery(vec!["encoding-type".into()]));
+    let refuses = Rule::on("ListObjectsV2").times(1).then(Action::answer(501, "NotImplemented"));
+    for rule in [ignores, refuses] {
+        let trap = Trap::of(Sandbox::new());
+        trap.file("f", 1);
+        for key in ["a&b", "a%2Bb+c", "a/../b<c>", "\u{fc} \u{1f600}"] {
+            trap.brigade(["cp", "f", &format!("s3://bucket/{key}")]).run().succeeded();
+        }
+        trap.misbehave(rule);
+        let rows = trap.brigade(["ls", "s3://bucket", "-r", "--json"]).run().succeeded().json();
+        let keys: Vec<&str> = rows.iter().filter_map(|row| row["key"].as_str()).collect();
+        assert_eq!(keys, ["a%2Bb+c", "a&b", "a/../b<c>", "\u{fc} \u{1f600}"]);
+        assert!(trap.fired()[0] > 0);
+    }
+}
+
+/// A listing that fails half-way: what came is shown, the end is an error, and nothing is summed up.
+#[test]
+fn trap_27_half_a_listing_is_no_listing() {
+    let trap = Trap::pretending(2_500);
+    trap.misbehave(Rule::on("ListObjectsV2").from_nth(2).then(Action::answer(403, "AccessDenied")));
+    let run = trap.brigade(["ls", "s3://bucket", "-r", "--summarize"]).run();
+    assert_eq!(run.text().lines().count(), 1_000, "{run}");
+    let said = run.failed(5);
+    assert!(said.contains("list s3://bucket/: access denied; it takes s3:ListBucket"), "{said}");
+    trap.brigade(["du", "s3://bucket"]).run().failed(5);
+    // What passes is asked for again.
+    trap.misbehave(Rule::on("ListObjectsV2").every(2).then(Action::answer(503, "SlowDown")));
+    assert_eq!(trap.listed("").lines().count(), 2_500);
+}
 
 /// 200 with failures inside: each key that failed is told with its reason, the others are gone, and the
 /// code says that it was in part.
@@ -921,6 +953,27 @@ fn trap_29_a_part_with_other_bytes_is_sent_again() {
 }
 
 // 30. A listing out of order comes with listing: there is no command that lists yet.
+
+/// A store that lists out of order: every key comes all the same, none is taken for listed, and the
+/// listing says so to who would compare it.
+#[test]
+fn trap_30_keys_out_of_order_are_noticed() {
+    let trap = Trap::pretending(8_000);
+    trap.misbehave(
+        Rule::on("ListObjectsV2").then(Action::ReverseElements(vec!["Contents".into()])),
+    );
+    let text = trap.listed("");
+    let mut names: Vec<&str> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(!names.is_sorted());
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 8_000);
+    // Never cut: not a page more.
+    assert_eq!(trap.count("ListObjectsV2"), 8);
+    let mut listing = trap.session().bucket("bucket").list("", ListOptions::default());
+    let first = block_on(listing.next_batch()).expect("a page").expect("of keys");
+    assert_eq!((first.len(), listing.is_ordered()), (1_000, false));
+}
 
 /// The client dies when the store has begun the upload and nobody knows its id: the next run knows
 /// that there may be one, and aborts it.

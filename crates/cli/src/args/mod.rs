@@ -17,6 +17,7 @@ mod job;
 // For commands of many objects.
 #[allow(dead_code)]
 pub(crate) mod filter;
+mod ls;
 mod network;
 mod output;
 mod resume;
@@ -35,6 +36,7 @@ pub(crate) use cp::{Checksum, CpArgs, Direct, Directive, Proof, SourceArgs, Sse}
 pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
 pub(crate) use job::{JobArgs, SyncArgs};
+pub(crate) use ls::{DuArgs, LsArgs, ShapeArgs};
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
@@ -70,6 +72,11 @@ pub(crate) enum Command {
     Mv(Box<CpArgs>),
     /// Bring a folder or a prefix to the state of another: only what differs is moved.
     Sync(Box<SyncArgs>),
+    /// List buckets, folders and objects.
+    // Boxed, like those below: there are many options to reach a store.
+    Ls(Box<LsArgs>),
+    /// Count objects and their bytes.
+    Du(Box<DuArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -100,6 +107,8 @@ Examples:
   brigade sync photos s3://my-bucket/photos --delete --dry-run
   brigade rm -r s3://my-bucket/tmp/ --dry-run
   brigade cp s3://my-bucket/a s3://other-bucket/b
+  brigade ls s3://my-bucket/backups/
+  brigade du s3://my-bucket
   brigade resume
   brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket

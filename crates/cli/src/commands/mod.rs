@@ -4,6 +4,8 @@ mod ask;
 mod cat;
 mod cp;
 mod demo;
+mod du;
+mod ls;
 mod man;
 mod mv;
 mod resume;
@@ -25,7 +27,7 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::command_line;
-use crate::meaning::{Tree, is_pattern};
+use crate::meaning::{Listed, Tree, is_pattern};
 use crate::printer::Printer;
 use crate::stdout;
 
@@ -65,6 +67,22 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             let mut printer = Printer::new(&args.output, false, environment);
             let result = mv::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
+        }
+        Command::Ls(args) => {
+            let mut printer = printer_of_json(args.shape.json, environment);
+            let result = Listed::from_ls(&args, environment);
+            ended_with(
+                result.and_then(|listed| ls::run(&args, &listed, &mut printer)),
+                &mut printer,
+            )
+        }
+        Command::Du(args) => {
+            let mut printer = printer_of_json(args.shape.json, environment);
+            let result = Listed::from_du(&args, environment);
+            ended_with(
+                result.and_then(|listed| du::run(&args, &listed, &mut printer)),
+                &mut printer,
+            )
         }
         Command::Resume(args) => {
             let mut printer = Printer::new(&args.output, false, environment);
@@ -131,6 +149,11 @@ pub(crate) fn tell_parse_stop(
             failure.exit
         }
     }
+}
+
+/// For a command whose results are rows of its own.
+fn printer_of_json(json: bool, environment: &Environment) -> Printer {
+    Printer::new(&OutputArgs { json, ..OutputArgs::default() }, false, environment)
 }
 
 fn ended(result: Result<()>, printer: &mut Printer) -> Exit {

@@ -11,6 +11,7 @@ mod cp;
 // For commands of many objects.
 #[allow(dead_code)]
 pub(crate) mod filter;
+mod listing;
 mod metadata;
 mod recorded;
 mod rm;
@@ -24,6 +25,7 @@ mod uploads;
 pub(crate) use cat::Printing;
 pub(crate) use chosen::Chosen;
 pub(crate) use cp::{Job, Transfer};
+pub(crate) use listing::{Keys as ListedKeys, Listed, Shape};
 pub(crate) use recorded::Recorded;
 pub(crate) use rm::Removal;
 pub(crate) use route::Sink;

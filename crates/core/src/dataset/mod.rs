@@ -25,7 +25,7 @@ pub use decision::{Compared, Difference, Direction};
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
-pub use job::{Admits, JobOptions, JobReport, Side, VerifyReport, copy, verify};
+pub use job::{JobOptions, JobReport, Side, VerifyReport, copy, verify};
 pub use filter::{Filter, FilterOptions, FilterRule};
 pub use list::{ListOptions, Listed, Listing};
 pub use names::{BadName, Names, check_name, key_of};

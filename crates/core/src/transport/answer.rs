@@ -27,7 +27,7 @@ use super::place::Asked;
 
 /// The longest answer that is read: a full page of a listing, 1,000 keys of 1,024 bytes of which
 /// each may be written as three.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Requests whose answer a store may begin before it knows the end.
 const SLOW: [&str; 3] = ["CompleteMultipartUpload", "CopyObject", "UploadPartCopy"];
@@ -77,7 +77,7 @@ impl Intercept for Answers {
         let asked = Asked::of(context.request(), settings);
         settings.interceptor_state().store_put(asked);
         let operation = settings.load::<Metadata>().map_or("", Metadata::name);
-        if matches!(operation, "PutObject" | "GetObject") {
+        if matches!(operation, "PutObject" | "GetObject" | "ListObjectsV2") {
             self.patterns.learn(context.request(), settings);
         }
         Ok(())

@@ -14,14 +14,14 @@ mod search;
 mod side;
 mod verify;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub use report::JobReport;
 pub use side::Side;
 pub use verify::{VerifyReport, verify};
 
-use super::{Compared, SortOptions};
+use super::{Compared, Filter, SortOptions};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Cancel, CopyOptions, DownloadOptions, UploadOptions};
@@ -47,8 +47,8 @@ pub struct JobOptions {
     pub download: DownloadOptions,
     /// How each is copied, where both sides are in stores; the same goes for it.
     pub copy: CopyOptions,
-    /// Which names belong to the job; unset means all.
-    pub admits: Option<Admits>,
+    /// Which files and objects belong to the job. The default: all.
+    pub filter: Filter,
     /// Whether links are what they point to, where a folder is the source.
     pub follow_symlinks: bool,
     /// What is compared, so that what the other side has is not moved again. Unset: nothing; everything is
@@ -84,7 +84,7 @@ impl Default for JobOptions {
             upload: UploadOptions::default(),
             download: DownloadOptions::default(),
             copy: CopyOptions::default(),
-            admits: None,
+            filter: Filter::default(),
             follow_symlinks: true,
             compare: None,
             checksum: false,
@@ -98,23 +98,6 @@ impl Default for JobOptions {
             events: Emitter::default(),
             cancel: Cancel::default(),
         }
-    }
-}
-
-/// Decides whether a name belongs to a job.
-#[derive(Clone)]
-pub struct Admits(Arc<dyn Fn(&super::Entry) -> bool + Send + Sync>);
-
-impl Admits {
-    /// By a function of what is known of a file or an object.
-    pub fn new(admits: impl Fn(&super::Entry) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(admits))
-    }
-}
-
-impl std::fmt::Debug for Admits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Admits(a function)")
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Course {
     until: Option<String>,
     next: Option<PageStart>,
     last: Option<String>,
+    /// The first name behind the end that came.
+    behind: Option<String>,
     is_ordered: bool,
     empty_pages: u32,
     circle: Circle,
@@ -58,6 +60,7 @@ impl Course {
             until,
             next,
             last: None,
+            behind: None,
             is_ordered: true,
             empty_pages: 0,
             circle: Circle::default(),
@@ -67,6 +70,16 @@ impl Course {
     /// Where the next page begins; `None` for the beginning.
     pub(super) fn start(&self) -> Option<&PageStart> {
         self.next.as_ref()
+    }
+
+    /// Nothing behind `key` is of interest any more.
+    pub(super) fn end_at(&mut self, key: String) {
+        self.until = Some(key);
+    }
+
+    /// The first name behind its end that came: what follows it elsewhere.
+    pub(super) fn behind(&self) -> Option<&str> {
+        self.behind.as_deref()
     }
 
     /// The last name that came.
@@ -83,18 +96,24 @@ impl Course {
         let (listed, is_merged) = merged(objects, prefixes);
         self.is_ordered &= is_merged;
         let mut items: Vec<Listed> = Vec::with_capacity(listed.len());
-        let mut is_behind = false;
         for item in listed {
             let name = item.name();
-            let is_early = self.after.as_deref().is_some_and(|after| name <= after);
-            if name.is_empty() || is_early || !name.starts_with(self.prefix.as_str()) {
-                continue;
-            }
-            if self.until.as_deref().is_some_and(|until| name > until) {
-                is_behind = true;
+            if name.is_empty() || !name.starts_with(self.prefix.as_str()) {
                 continue;
             }
             let previous = items.last().map(Listed::name).or(self.last.as_deref());
+            if self.after.as_deref().is_some_and(|after| name <= after) {
+                // A store that does not know where to begin begins with these, and then they end.
+                self.is_ordered &= previous.is_none();
+                continue;
+            }
+            if self.until.as_deref().is_some_and(|until| name > until) {
+                if self.behind.is_none() {
+                    self.behind = Some(name.to_owned());
+                }
+                continue;
+            }
+            self.is_ordered &= self.behind.is_none();
             match previous.map(|previous| previous.cmp(name)) {
                 // Some stores begin a page with what the one before ended with.
                 Some(Ordering::Equal) => continue,
@@ -104,7 +123,7 @@ impl Course {
             items.push(item);
         }
         self.empty_pages = if items.is_empty() { self.empty_pages + 1 } else { 0 };
-        let next = if !is_truncated || (is_behind && self.is_ordered) {
+        let next = if !is_truncated || (self.behind.is_some() && self.is_ordered) {
             None
         } else if let Some(token) = token {
             Some(self.by_token(token)?)

@@ -1,14 +1,18 @@
 //! The keys of a bucket, as a stream.
 //!
-//! Pages are asked for on one of the engine's lanes, some ahead of whoever reads, and come over as whole
-//! pages: ten million keys are ten thousand messages. A [`course`](self::course) checks each of them. A listing
-//! ends cleanly only when it is known to be complete; whatever else happens is an error at its end, so that
+//! Pages are asked for on the engine's lanes, some ahead of whoever reads, and come over as whole
+//! pages: ten million keys are ten thousand messages. A [`course`] checks each of them, and [`split`] asks for
+//! many at a time. A listing ends cleanly only when it is known to be complete; whatever else happens is an error at its end, so that
 //! nobody takes what is missing for deleted.
 
 mod course;
+mod ranks;
+mod split;
 
-use std::ops::ControlFlow;
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
@@ -17,16 +21,22 @@ use tokio::sync::mpsc;
 use super::Entry;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Flow, Meter};
-use crate::limits::StoreProfile;
+use crate::flow::Flow;
 use crate::options::Cancel;
-use crate::progress::Emitter;
-use crate::schedule::RetryScope;
+use crate::schedule::{LaneId, RetryScope};
 use crate::transport::{LIST, ListPage, ListQuery, PageStart};
-use course::{Batch, Course};
+use course::Batch;
+use split::{Pages, Scope, Split};
 
 /// Pages that wait for whoever reads them.
 const PAGES_AHEAD: usize = 4;
+
+/// Requests at a time. A store next door is busy with fewer, and one that is 100 ms away gives some 80,000
+/// keys a second.
+const FLIGHTS: usize = 8;
+
+/// More bring nothing: the pages must leave in order.
+const MAX_FLIGHTS: usize = 64;
 
 /// What buckets of S3 Express One Zone end with; they list in no order.
 const EXPRESS: &str = "--x-s3";
@@ -47,6 +57,9 @@ pub struct ListOptions {
     pub start_after: Option<String>,
     /// Keys of one page, 1 to 1,000. Unset, the default: what the store's profile says.
     pub page_size: Option<u32>,
+    /// Requests at a time, 1 to 64; 1: one page after the other. Unset, the default: 8 once the listing
+    /// turns out to be large.
+    pub concurrency: Option<usize>,
     /// Asks the listing to stop; it ends with [`ErrorKind::Interrupted`] then.
     pub cancel: Cancel,
 }
@@ -109,12 +122,11 @@ impl Listing {
     pub(crate) fn begin(engine: &Engine, bucket: &str, prefix: &str, options: ListOptions) -> Self {
         let (messages, received) = mpsc::channel(PAGES_AHEAD);
         let cancel = options.cancel.child();
-        let target = format!("s3://{bucket}/{prefix}");
         let options = ListOptions { cancel: cancel.clone(), ..options };
-        let asked = Asked { target: target.clone(), bucket: bucket.into(), prefix: prefix.into() };
+        let target = target(bucket, prefix);
+        let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
         engine.launch(|engine| async move {
-            let lister = Lister::new(engine, asked, options);
-            let last = match lister.run(&messages).await {
+            let last = match list(&engine, &bucket, &prefix, &options, &messages).await {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
@@ -187,93 +199,127 @@ impl Stream for Listing {
     }
 }
 
+/// Lists into `messages`.
+async fn list(
+    engine: &Engine,
+    bucket: &str,
+    prefix: &str,
+    options: &ListOptions,
+    messages: &mpsc::Sender<Message>,
+) -> Result<()> {
+    let pages = StorePages::new(engine, bucket, prefix, options);
+    let scope = Scope {
+        target: target(bucket, prefix),
+        prefix: prefix.to_owned(),
+        after: options.start_after.clone(),
+    };
+    // A level of folders is small, and a cut would show the folder it goes through twice.
+    let flights = match options.delimiter {
+        Some(_) => 1,
+        None => options.concurrency.unwrap_or(FLIGHTS).clamp(1, MAX_FLIGHTS),
+    };
+    Split::new(pages, scope, flights).run(messages).await
+}
+
 impl Drop for Listing {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
 }
 
-/// What is listed.
+/// The pages of a store, asked for on all lanes in turn.
+struct StorePages(Arc<Asked>);
+
 struct Asked {
-    target: String,
-    bucket: String,
-    prefix: String,
-}
-
-/// Asks for pages, on one lane.
-struct Lister {
     engine: Engine,
-    asked: Asked,
-    options: ListOptions,
+    query: ListQuery,
+    /// Whether keys are asked for as URLs have them.
+    is_encoded: AtomicBool,
     scope: RetryScope,
+    target: String,
+    cancel: Cancel,
 }
 
-impl Lister {
-    fn new(engine: Engine, asked: Asked, options: ListOptions) -> Self {
-        let flow = Flow::new(Emitter::default(), Meter::default());
-        let scope = RetryScope::new(&flow, options.cancel.clone());
-        Self { engine, asked, options, scope }
-    }
-
-    async fn run(&self, messages: &mpsc::Sender<Message>) -> Result<()> {
-        let Asked { target, prefix, .. } = &self.asked;
-        let after = self.options.start_after.clone();
-        let mut course = Course::new(target.clone(), prefix.clone(), after, None);
-        let mut query = self.query(&self.engine.store().profile());
-        loop {
-            let page = self.page(&mut query, course.start()).await?;
-            let keeps_order = self.keeps_order();
-            let (mut batch, is_last) = match course.take(page)? {
-                ControlFlow::Continue(batch) => (batch, false),
-                ControlFlow::Break(batch) => (batch, true),
-            };
-            batch.is_ordered &= keeps_order;
-            if messages.send(Message::Page(batch)).await.is_err() || is_last {
-                return Ok(());
-            }
-        }
-    }
-
-    fn query(&self, profile: &StoreProfile) -> ListQuery {
+impl StorePages {
+    fn new(engine: &Engine, bucket: &str, prefix: &str, options: &ListOptions) -> Self {
+        let profile = engine.store().profile();
         // What a page holds where nothing is asked.
-        let page_size = self.options.page_size.unwrap_or(profile.list_page_size);
-        ListQuery {
-            bucket: self.asked.bucket.clone(),
-            prefix: self.asked.prefix.clone(),
-            delimiter: self.options.delimiter.clone().filter(|it| !it.is_empty()),
+        let page_size = options.page_size.unwrap_or(profile.list_page_size);
+        let query = ListQuery {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            delimiter: options.delimiter.clone().filter(|it| !it.is_empty()),
             page_size: (page_size != 1000).then_some(page_size),
             encoded: profile.list_encoding,
+        };
+        Self(Arc::new(Asked {
+            engine: engine.clone(),
+            is_encoded: AtomicBool::new(query.encoded),
+            query,
+            scope: RetryScope::new(&Flow::default(), options.cancel.clone()),
+            target: target(bucket, prefix),
+            cancel: options.cancel.clone(),
+        }))
+    }
+}
+
+impl Pages for StorePages {
+    fn keep_order(&self) -> bool {
+        self.0.engine.store().profile().list_in_order && !self.0.query.bucket.ends_with(EXPRESS)
+    }
+
+    fn page(
+        &self,
+        start: Option<PageStart>,
+    ) -> impl Future<Output = Result<ListPage>> + Send + 'static {
+        let asked = Arc::clone(&self.0);
+        let lanes = Arc::clone(asked.engine.lanes());
+        let target = asked.target.clone();
+        let lane = lanes.pick();
+        let asking = lanes.spawn(lane, async move { asked.page(lane, start.as_ref()).await });
+        async move {
+            asking.await.unwrap_or_else(|lost| {
+                let detail = "a page's thread ended";
+                Err(Error::new(ErrorKind::Io, LIST, target, detail).caused_by(lost))
+            })
         }
     }
+}
 
-    /// Whether the store is known to list in another order than that of the names.
-    fn keeps_order(&self) -> bool {
-        self.engine.store().profile().list_in_order && !self.asked.bucket.ends_with(EXPRESS)
-    }
-
+impl Asked {
     /// One page, asked for until it comes. A store that does not know about encoded keys is asked without.
-    async fn page(&self, query: &mut ListQuery, start: Option<&PageStart>) -> Result<ListPage> {
+    async fn page(&self, lane: LaneId, start: Option<&PageStart>) -> Result<ListPage> {
         self.scope.expect_more_parts(1);
-        let error = match self.ask(query, start).await {
-            Err(error) if query.encoded && error.may_be_of_a_header() => error,
+        let encoded = self.is_encoded.load(Ordering::Relaxed);
+        let query = ListQuery { encoded, ..self.query.clone() };
+        let error = match self.ask(lane, &query, start).await {
+            Err(error) if encoded && error.may_be_of_a_header() => error,
             asked => return asked,
         };
-        let plain = ListQuery { encoded: false, ..query.clone() };
-        let page = self.ask(&plain, start).await.map_err(|_| error)?;
+        let plain = ListQuery { encoded: false, ..query };
+        let page = self.ask(lane, &plain, start).await.map_err(|_| error)?;
         self.scope.counts_as_repeated(1);
-        *query = plain;
+        self.is_encoded.store(false, Ordering::Relaxed);
         Ok(page)
     }
 
-    async fn ask(&self, query: &ListQuery, start: Option<&PageStart>) -> Result<ListPage> {
-        let ask = |_| self.engine.calls().list(query, start);
+    async fn ask(
+        &self,
+        lane: LaneId,
+        query: &ListQuery,
+        start: Option<&PageStart>,
+    ) -> Result<ListPage> {
+        let ask = |_| self.engine.calls_on(lane).list(query, start);
         let asking = self.engine.retry().run(&self.scope, None, ask);
         tokio::select! {
             page = asking => page,
-            () = self.options.cancel.cancelled() => {
-                let target = &self.asked.target;
-                Err(Error::new(ErrorKind::Interrupted, LIST, target, "stopped as asked"))
+            () = self.cancel.cancelled() => {
+                Err(Error::new(ErrorKind::Interrupted, LIST, &self.target, "stopped as asked"))
             }
         }
     }
+}
+
+fn target(bucket: &str, prefix: &str) -> String {
+    format!("s3://{bucket}/{prefix}")
 }

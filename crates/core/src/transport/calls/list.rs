@@ -8,6 +8,7 @@ use super::Calls;
 use super::uploads::{decoded, unlisted};
 use crate::error::Result;
 use crate::transport::classify::classify;
+use crate::transport::direct::canonical_query;
 use crate::transport::info::unsigned;
 
 /// What a listing is called in messages.
@@ -64,9 +65,47 @@ pub(crate) struct ListedBucket {
     pub(crate) created: Option<SystemTime>,
 }
 
+impl ListQuery {
+    /// The parameters of a request, as they are sent.
+    fn parameters(&self, start: Option<&PageStart>) -> String {
+        let page_size = self.page_size.map(|size| size.to_string());
+        let (after, token) = match start {
+            None => (None, None),
+            Some(PageStart::After(key)) => (Some(key.as_str()), None),
+            Some(PageStart::Token(token)) => (None, Some(token.as_str())),
+        };
+        let parameters = [
+            ("list-type", Some("2")),
+            ("prefix", Some(self.prefix.as_str()).filter(|prefix| !prefix.is_empty())),
+            ("delimiter", self.delimiter.as_deref()),
+            ("max-keys", page_size.as_deref()),
+            ("encoding-type", self.encoded.then_some("url")),
+            ("start-after", after),
+            ("continuation-token", token),
+        ];
+        let given = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        canonical_query(&mut given.collect::<Vec<_>>())
+    }
+}
+
 impl Calls {
-    /// One page of the keys that `query` asks for.
+    /// One page of the keys that `query` asks for: the short way where that is known, and whenever that
+    /// comes to nothing, the SDK's.
     pub(crate) async fn list(
+        &self,
+        query: &ListQuery,
+        start: Option<&PageStart>,
+    ) -> Result<ListPage> {
+        let direct = self.direct(&query.bucket).filter(|direct| direct.knows(&query.bucket));
+        if let Some(direct) = direct
+            && let Ok(page) = direct.list(&query.bucket, &query.parameters(start)).await
+        {
+            return Ok(page);
+        }
+        self.list_through_sdk(query, start).await
+    }
+
+    async fn list_through_sdk(
         &self,
         query: &ListQuery,
         start: Option<&PageStart>,

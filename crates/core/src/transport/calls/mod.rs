@@ -56,8 +56,9 @@ mod write;
 
 pub(crate) use copy::Directives;
 pub(crate) use delete::{DELETE, DeleteSum, Named, Refusal};
-pub(crate) use list::{LIST, ListPage, ListQuery, ListedBucket, ListedObject, PageStart};
+pub(crate) use list::{LIST, ListPage, ListQuery, ListedObject, PageStart};
 pub(crate) use read::Pin;
+pub(in crate::transport) use uploads::decoded;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
 pub use versions::ObjectVersion;
 pub(crate) use versions::{LIST_VERSIONS, Marker};

@@ -196,7 +196,7 @@ where
 }
 
 /// Undoes the encoding of URLs, where `+` is a blank.
-pub(super) fn decoded(text: &str) -> String {
+pub(in crate::transport) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
