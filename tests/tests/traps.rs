@@ -13,9 +13,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use brigade::ListOptions;
 use brigade::limits::StoreProfile;
 use brigade::{CopyOptions, Session, SessionOptions};
-use brigade::ListOptions;
 use brigade_store::faults::{Action, Answer, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{CUSTOMER_KEY, PART, SECRET_KEY, Sandbox, eventually};

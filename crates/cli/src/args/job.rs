@@ -1,10 +1,12 @@
 //! Options of commands that move many objects, as typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::CpArgs;
+use super::filter::FilterArgs;
+use super::{CpArgs, OutputArgs, StoreArgs};
 
 /// What `cp -r`, `mv -r` and `sync` have in common.
 #[derive(Debug, Default, Args)]
@@ -25,6 +27,9 @@ pub(crate) struct JobArgs {
     /// Leave out symbolic links, each with a note. Without it, they are what they point to.
     #[arg(long)]
     pub(crate) no_follow_symlinks: bool,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
 }
 
 /// See [`super::Command::Sync`].
@@ -46,7 +51,43 @@ pub(crate) struct SyncArgs {
     /// Take objects of the same size for the same, whatever their times.
     #[arg(long, help_heading = "Sync")]
     pub(crate) size_only: bool,
+
+    /// Compare contents where sizes are the same: files are summed here as the store has recorded its objects,
+    /// whatever the parts these were uploaded in. Nothing is downloaded for that.
+    #[arg(long, conflicts_with = "size_only", help_heading = "Sync")]
+    pub(crate) checksum: bool,
 }
+
+/// See [`super::Command::Verify`].
+#[derive(Debug, Default, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub(crate) struct VerifyArgs {
+    /// The folder.
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) folder: OsString,
+
+    /// Where its objects are: s3://bucket/prefix.
+    pub(crate) url: OsString,
+
+    /// Leave out symbolic links, each with a note. Without it, they are what they point to.
+    #[arg(long, help_heading = "Many objects")]
+    pub(crate) no_follow_symlinks: bool,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  brigade verify photos s3://my-bucket/photos
+  brigade verify photos s3://my-bucket/photos --json | jq -r 'select(.outcome != \"identical\")'
+  brigade verify photos s3://my-bucket/photos --exclude '*.tmp'";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -13,10 +13,8 @@ mod cat;
 mod cp;
 mod customer_key;
 mod demo;
-mod job;
-// For commands of many objects.
-#[allow(dead_code)]
 pub(crate) mod filter;
+mod job;
 mod ls;
 mod network;
 mod output;
@@ -35,7 +33,7 @@ pub(crate) use cat::CatArgs;
 pub(crate) use cp::{Checksum, CpArgs, Direct, Directive, Proof, SourceArgs, Sse};
 pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
-pub(crate) use job::{JobArgs, SyncArgs};
+pub(crate) use job::{JobArgs, SyncArgs, VerifyArgs};
 pub(crate) use ls::{DuArgs, LsArgs, ShapeArgs};
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
@@ -72,6 +70,8 @@ pub(crate) enum Command {
     Mv(Box<CpArgs>),
     /// Bring a folder or a prefix to the state of another: only what differs is moved.
     Sync(Box<SyncArgs>),
+    /// Hold a folder against objects, by what the store has recorded of their content.
+    Verify(Box<VerifyArgs>),
     /// List buckets, folders and objects.
     // Boxed, like those below: there are many options to reach a store.
     Ls(Box<LsArgs>),

@@ -15,6 +15,7 @@ mod stat;
 mod tally;
 mod tree;
 mod uploads;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -27,7 +28,7 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::command_line;
-use crate::meaning::{Listed, Tree, is_pattern};
+use crate::meaning::{Listed, Tree, Verification, is_pattern};
 use crate::printer::Printer;
 use crate::stdout;
 
@@ -59,6 +60,12 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
         }
         Command::Mv(args) if args.recursive || is_pattern(&args.source) => {
             many(Tree::copying(&args, true, environment), &args, typed, environment)
+        }
+        Command::Verify(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = Verification::from_args(&args, environment)
+                .and_then(|verification| verify::run(verification, &mut printer));
+            ended_with(result, &mut printer)
         }
         Command::Sync(args) => {
             many(Tree::syncing(&args, environment), &args.cp, typed, environment)

@@ -8,9 +8,7 @@
 mod cat;
 mod chosen;
 mod cp;
-// For commands of many objects.
-#[allow(dead_code)]
-pub(crate) mod filter;
+mod filter;
 mod listing;
 mod metadata;
 mod recorded;
@@ -32,5 +30,5 @@ pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};
 pub(crate) use session::manifest_folder;
 pub(crate) use stat::Look;
-pub(crate) use tree::{Tree, is_pattern};
+pub(crate) use tree::{Tree, Verification, is_pattern};
 pub(crate) use uploads::{Abort, Selection};

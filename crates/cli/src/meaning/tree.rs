@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::Result;
 use brigade::dataset::{Compared, JobOptions, Pattern, Side};
 use brigade::{S3Url, Session, SessionOptions};
 
-use super::cp;
-use super::session;
-use crate::args::{CpArgs, SyncArgs};
+use super::{cp, filter, session};
+use crate::args::{CpArgs, SyncArgs, VerifyArgs};
 use crate::environment::Environment;
 use crate::failure::Usage;
 
@@ -111,7 +111,12 @@ impl Tree {
     pub(crate) fn syncing(args: &SyncArgs, environment: &Environment) -> Result<Self> {
         let mut tree = Self::of(&args.cp, environment)?;
         let options = &mut tree.options;
-        options.compare = Some(if args.size_only { Compared::Size } else { Compared::SizeAndTime });
+        options.compare = Some(if args.size_only || args.checksum {
+            Compared::Size
+        } else {
+            Compared::SizeAndTime
+        });
+        options.checksum = args.checksum;
         (options.delete, options.max_delete) = (args.delete, args.max_delete);
         Ok(tree)
     }
@@ -122,6 +127,7 @@ impl Tree {
             follow_symlinks: !args.job.no_follow_symlinks,
             dry_run: args.job.dry_run,
             fail_fast: args.job.fail_fast,
+            filter: filter::filter(&args.job.filter, SystemTime::now())?,
             ..JobOptions::default()
         };
         match (&source, &target) {
@@ -147,6 +153,41 @@ impl Tree {
             target,
             options,
             failures: args.job.failures.clone(),
+            warnings: session::warnings(&args.store),
+        })
+    }
+}
+
+/// A folder to be held against objects.
+#[derive(Debug)]
+pub(crate) struct Verification {
+    pub(crate) session: SessionOptions,
+    pub(crate) folder: End,
+    pub(crate) objects: End,
+    pub(crate) options: JobOptions,
+    pub(crate) warnings: Vec<&'static str>,
+}
+
+impl Verification {
+    /// What `verify` means.
+    pub(crate) fn from_args(args: &VerifyArgs, environment: &Environment) -> Result<Self> {
+        let (folder, objects) = (End::source(&args.folder)?, End::source(&args.url)?);
+        if !matches!((&folder, &objects), (End::Folder(_), End::Objects(_))) {
+            return Err(Usage::error(
+                "it takes a folder and where its objects are; write it as brigade verify DIR \
+                 s3://bucket/prefix",
+            ));
+        }
+        let options = JobOptions {
+            follow_symlinks: !args.no_follow_symlinks,
+            filter: filter::filter(&args.filter, SystemTime::now())?,
+            ..JobOptions::default()
+        };
+        Ok(Self {
+            session: session::options(&args.store, environment)?,
+            folder,
+            objects,
+            options,
             warnings: session::warnings(&args.store),
         })
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::Report;
-use brigade::dataset::JobReport;
+use brigade::dataset::{JobReport, VerifyReport};
 use brigade::limits::format_size;
 use brigade::progress::Event;
 
@@ -130,6 +130,10 @@ impl Human {
             Event::ObjectSkipped { source, reason } => {
                 self.told_skip(&format!("left out: {} is {reason}", one_line(source)));
             }
+            Event::Compared { name, outcome, reason } if *outcome != "identical" => {
+                let why = reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                self.line(&format!("{outcome:<12}  {}{}", one_line(name), one_line(&why)));
+            }
             Event::Planned { action, source, target, bytes, reason } => {
                 let source = source.as_deref().map(one_line);
                 let ends = match source {
@@ -240,6 +244,11 @@ impl Human {
         }
         self.next();
         self.line(&summary::job(report));
+    }
+
+    pub(super) fn verify_report(&mut self, report: &VerifyReport) {
+        self.next();
+        self.line(&summary::verification(report));
     }
 
     pub(super) fn line(&mut self, line: &str) {

@@ -19,7 +19,7 @@ use std::io::{IsTerminal as _, Write};
 use std::time::Instant;
 
 use brigade::Report;
-use brigade::dataset::JobReport;
+use brigade::dataset::{JobReport, VerifyReport};
 use brigade::progress::Event;
 use serde::Serialize;
 
@@ -125,6 +125,14 @@ impl Printer {
         match self {
             Self::Human(human) => human.job_report(report),
             Self::Json(json) => json.job_report(report),
+        }
+    }
+
+    /// A folder was held against objects.
+    pub(crate) fn verify_report(&mut self, report: &VerifyReport) {
+        match self {
+            Self::Human(human) => human.verify_report(report),
+            Self::Json(json) => json.object("report", report),
         }
     }
 

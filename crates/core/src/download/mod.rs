@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use self::disk::ToDisk;
 pub(crate) use self::check::{Content, check};
+use self::disk::ToDisk;
 pub(crate) use self::expect::{Expectation, Found, find};
 use self::fetch::fetch_again;
 pub(crate) use self::fetch::{Request, fetch};

@@ -247,7 +247,7 @@ impl Direct {
         let headers = HeaderMap::with_capacity(8);
         let resource = (path.as_str(), query);
         let answer =
-            self.send_to(&pattern, Method::GET, resource, headers, SdkBody::empty()).await?;
+            self.send_to(&pattern, Method::GET, resource, headers, SdkBody::empty(), None).await?;
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|_| Detour::Failed)?.to_bytes();
         page::parse(&body).ok_or(Detour::Failed)
@@ -268,7 +268,7 @@ impl Direct {
         if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(Detour::Unknown);
         }
-        self.send_to(&pattern, method, (&path, ""), headers, body).await
+        self.send_to(&pattern, method, (&path, ""), headers, body, watch).await
     }
 
     /// `resource` is the path and the query.
@@ -279,6 +279,7 @@ impl Direct {
         resource: (&str, &str),
         mut headers: HeaderMap,
         body: SdkBody,
+        watch: Option<&Watch>,
     ) -> Result<Response<WatchedBody>, Detour> {
         headers.insert(HOST, pattern.host.clone());
         if let Some(agent) = &pattern.user_agent {

@@ -40,8 +40,8 @@ use aws_types::service_config::ServiceConfigKey;
 
 pub use calls::ObjectVersion;
 pub(crate) use calls::{
-    Calls, Directives, LIST, ListPage, ListQuery, ListedObject, ListedPart, ListedUpload, PageStart,
-    Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+    Calls, Directives, LIST, ListPage, ListQuery, ListedObject, ListedPart, ListedUpload,
+    PageStart, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
 pub(crate) use calls::{DELETE, DeleteSum, LIST_VERSIONS, Marker, Named, Refusal};
 pub(crate) use direct::{Detour, Direct};

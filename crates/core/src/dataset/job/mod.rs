@@ -188,6 +188,11 @@ impl Job {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether its two sides are put beside each other.
+    fn compares(&self) -> bool {
+        self.options.compare.is_some()
+    }
+
     fn is_stopped(&self) -> bool {
         self.options.cancel.is_cancelled()
     }

@@ -7,10 +7,13 @@ use futures::channel::mpsc;
 use futures::stream::{self, Stream};
 use futures::{SinkExt as _, StreamExt as _};
 
-use super::side::{Names, Seen};
-use super::{Job, Side};
+use super::side::{Listed, Seen};
 use super::verify::content;
-use crate::dataset::{Compared, Difference, Direction, Entry, Pair, Sorter, compare};
+use super::{Job, Side};
+use crate::dataset::{
+    BadName, Below, Compared, Difference, Direction, Entry, Names, Pair, Sorter, check_name,
+    compare,
+};
 use crate::download::Content;
 use crate::engine::{Engine, blocking};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,18 +37,14 @@ pub(super) struct Searched {
 }
 
 /// Hands on everything that is to be moved.
-pub(super) async fn run(
-    engine: &Engine,
-    job: &Job,
-    items: mpsc::Sender<Item>,
-) -> Result<Searched> {
-    let mut out = Out { engine, job, items, number: 0 };
+pub(super) async fn run(engine: &Engine, job: &Job, items: mpsc::Sender<Item>) -> Result<Searched> {
+    let mut out = Out { engine, job, items, number: 0, local: local_names(job)? };
     let source = Seeing::default();
-    let names = Names::of(&job.source, None, job.options.follow_symlinks, &job.options.cancel)?;
+    let names = Listed::of(&job.source, None, job.options.follow_symlinks, &job.options.cancel)?;
     let (target, extra) = if let Some(compared) = job.options.compare {
         let seen = Seeing::default();
         // Of the target only what is compared is told of, and links there are what they point to.
-        let theirs = Names::of(&job.target, None, true, &job.options.cancel)?;
+        let theirs = Listed::of(&job.target, None, true, &job.options.cancel)?;
         let left = in_order(job, &job.source, names, &source, true);
         let right = in_order(job, &job.target, theirs, &seen, false);
         let pairs = compare(left, right);
@@ -101,7 +100,7 @@ impl Seeing {
 fn in_batches<'a>(
     job: &'a Job,
     side: &'a Side,
-    names: Names,
+    names: Listed,
     seeing: &'a Seeing,
     tells: bool,
 ) -> impl Stream<Item = Result<Vec<Entry>>> + 'a {
@@ -127,7 +126,7 @@ fn in_batches<'a>(
 pub(super) fn in_order<'a>(
     job: &'a Job,
     side: &'a Side,
-    names: Names,
+    names: Listed,
     seeing: &'a Seeing,
     tells: bool,
 ) -> impl Stream<Item = Result<Vec<Entry>>> + 'a {
@@ -201,7 +200,13 @@ fn admitted(job: &Job, side: &Side, seen: Seen, tells: bool) -> Option<Entry> {
         Seen::Entry(entry) => {
             // What a store's console makes of a folder: no object that could be a file.
             let is_folder = entry.name.is_empty() || entry.name.ends_with('/');
-            let admits = job.options.admits.as_ref().is_none_or(|admits| (admits.0)(&entry));
+            let filter = &job.options.filter;
+            // What is compared is judged by its source, once both sides are known.
+            let admits = if job.compares() {
+                filter.admits_name(&entry.name)
+            } else {
+                filter.admits(&entry)
+            };
             (admits && !is_folder).then_some(entry)
         }
         Seen::Skipped(name, reason) => {
@@ -227,6 +232,8 @@ struct Out<'a> {
     job: &'a Job,
     items: mpsc::Sender<Item>,
     number: u64,
+    /// What can be a file below the target folder, where that is one.
+    local: Option<(Names, Below)>,
 }
 
 impl Out<'_> {
@@ -327,11 +334,49 @@ impl Out<'_> {
             }
             (difference, pair)
         };
+        let filter = &self.job.options.filter;
+        let batch: Vec<_> = batch.into_iter().filter(|pair| filter.admits_pair(pair)).collect();
         if !self.job.options.checksum {
             let plain = |pair: Pair| (pair.difference(direction, compared), pair);
             return batch.into_iter().map(plain).collect();
         }
         stream::iter(batch.into_iter().map(judge)).buffered(CHECKS_AT_ONCE).collect().await
+    }
+
+    /// Whether the target can have a file of this name. Keys are text from a store, and must not lead
+    /// anywhere else.
+    fn check_name(&mut self, name: &str) -> Result<(), Refusal> {
+        if !matches!(self.job.target, Side::Folder(_)) {
+            return Ok(());
+        }
+        let Some((names, below)) = &mut self.local else {
+            return check_name(name).map_err(Refusal::Name);
+        };
+        let path = names.path_of(name).map_err(Refusal::Failed)?.map_err(Refusal::Name)?;
+        if path.is_symlink() {
+            let (kind, shown) = (ErrorKind::InvalidInput, path.display().to_string());
+            let detail = "a symbolic link is in its place, which is not written through";
+            let error = Error::new(kind, "download to", shown, detail).advise("remove it first");
+            return Err(Refusal::Failed(error));
+        }
+        below.take(name).map_err(Refusal::Name)
+    }
+
+    fn refused(&self, source: String, refusal: Refusal) -> bool {
+        let job = self.job;
+        match refusal {
+            Refusal::Name(bad) if bad.is_only_a_note() => {
+                job.report().skipped += 1;
+                job.emit(|| Event::ObjectSkipped { source, reason: bad.to_string() });
+            }
+            Refusal::Name(bad) => {
+                let detail = format!("it cannot be a file: {bad}");
+                let error = Error::new(ErrorKind::InvalidInput, "download", &source, detail);
+                job.failed(source, None, &error);
+            }
+            Refusal::Failed(error) => job.failed(source, None, &error),
+        }
+        true
     }
 
     fn tell_found(&self, found: &[Entry]) {
@@ -347,6 +392,9 @@ impl Out<'_> {
         let job = self.job;
         self.number += 1;
         let (source, bytes) = (job.source.place_of(&entry.name), entry.size_bytes);
+        if let Err(bad) = self.check_name(&entry.name) {
+            return self.refused(source, bad);
+        }
         let (action, target, item) = match item_of(job, entry, self.number) {
             Ok(item) => item,
             Err(error) => {
@@ -365,6 +413,23 @@ impl Out<'_> {
         job.emit(|| Event::Planned { action, source: Some(source), target, bytes, reason });
         true
     }
+}
+
+/// Why a name cannot be a file below the target folder.
+enum Refusal {
+    Name(BadName),
+    Failed(Error),
+}
+
+/// The target folder's names, where it is one; it is made for that, unless nothing is to be done.
+fn local_names(job: &Job) -> Result<Option<(Names, Below)>> {
+    let Side::Folder(folder) = &job.target else { return Ok(None) };
+    if !job.options.dry_run {
+        std::fs::create_dir_all(folder).map_err(|source| Error::io("make", folder, source))?;
+    } else if !folder.is_dir() {
+        return Ok(None);
+    }
+    Ok(Some((Names::new(folder)?, Below::default())))
 }
 
 fn reason(difference: Difference) -> &'static str {

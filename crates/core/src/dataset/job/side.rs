@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use futures::StreamExt as _;
 
-use super::super::{Entry, ListOptions, Listed, Listing, Pattern, Walk, WalkOptions, Walked, walk};
+use crate::dataset;
+use crate::dataset::{Entry, ListOptions, Listing, Pattern, Walk, WalkOptions, Walked, walk};
 use crate::error::{Error, Result};
 use crate::object::Bucket;
 use crate::options::Cancel;
@@ -87,7 +88,7 @@ impl Seen {
 }
 
 /// The names of one side, in batches.
-pub(super) struct Names {
+pub(super) struct Listed {
     kind: Kind,
     has_failed: bool,
     is_complete: bool,
@@ -99,7 +100,7 @@ enum Kind {
     List { listing: Listing, base: usize, pattern: Option<Pattern> },
 }
 
-impl Names {
+impl Listed {
     pub(super) fn of(
         side: &Side,
         start_after: Option<&str>,
@@ -152,7 +153,7 @@ impl Names {
                     let matches =
                         |key: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(key));
                     let seen = batch.into_iter().filter_map(|listed| match listed {
-                        Listed::Object(mut entry) if matches(&entry.name) => {
+                        dataset::Listed::Object(mut entry) if matches(&entry.name) => {
                             entry.name.drain(..(*base).min(entry.name.len()));
                             Some(Seen::Entry(entry))
                         }

@@ -7,9 +7,9 @@ use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 
 use super::search::{Seeing, in_order};
-use super::side::Names;
+use super::side::Listed;
 use super::{Job, JobOptions, Side};
-use crate::dataset::{Pair, compare};
+use crate::dataset::{Compared, Pair, compare};
 use crate::download::{Content, check};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -78,11 +78,18 @@ enum Verdict {
 pub async fn verify(folder: &Side, objects: &Side, options: JobOptions) -> Result<VerifyReport> {
     let (Side::Folder(_), Side::Objects { bucket, .. }) = (folder, objects) else {
         let kind = ErrorKind::InvalidInput;
-        return Err(Error::new(kind, "verify", folder.to_string(), "it takes a folder and objects")
-            .advise("write it as verify DIR s3://bucket/prefix"));
+        return Err(Error::new(
+            kind,
+            "verify",
+            folder.to_string(),
+            "it takes a folder and objects",
+        )
+        .advise("write it as verify DIR s3://bucket/prefix"));
     };
     let cancel = options.cancel.child();
-    let options = JobOptions { cancel: cancel.clone(), ..options };
+    // Sizes are compared first: other sizes are other contents.
+    let compare = Some(Compared::Size);
+    let options = JobOptions { cancel: cancel.clone(), compare, ..options };
     let (folder, objects) = (folder.clone(), objects.clone());
     let run = |engine| run(engine, folder, objects, options);
     bucket.engine.drive_cancellable(cancel, run).await
@@ -104,8 +111,8 @@ async fn run(
     });
     let cancel = &job.options.cancel;
     let (here, there) = (Seeing::default(), Seeing::default());
-    let ours = Names::of(&job.source, None, job.options.follow_symlinks, cancel)?;
-    let theirs = Names::of(&job.target, None, true, cancel)?;
+    let ours = Listed::of(&job.source, None, job.options.follow_symlinks, cancel)?;
+    let theirs = Listed::of(&job.target, None, true, cancel)?;
     let left = in_order(&job, &job.source, ours, &here, true);
     let right = in_order(&job, &job.target, theirs, &there, true);
     let mut report = VerifyReport {
@@ -131,7 +138,8 @@ async fn count(
 ) -> Result<()> {
     let mut pairs = std::pin::pin!(pairs);
     while let Some(batch) = pairs.next().await {
-        let batch = batch?;
+        let filter = &job.options.filter;
+        let batch: Vec<_> = batch?.into_iter().filter(|it| filter.admits_pair(it)).collect();
         if theirs.is_cut() || job.is_stopped() {
             break;
         }
@@ -172,8 +180,8 @@ async fn judge(engine: &Engine, job: &Job, pair: Pair) -> Verdict {
 
 /// Holds the file of a name against the object of that name, whichever of them is the source.
 pub(super) async fn content(engine: &Engine, job: &Job, name: &str) -> Result<Content> {
-    let (Side::Folder(folder), Side::Objects { bucket, prefix, .. })
-    | (Side::Objects { bucket, prefix, .. }, Side::Folder(folder)) = (&job.source, &job.target)
+    let ((Side::Folder(folder), Side::Objects { bucket, prefix, .. })
+    | (Side::Objects { bucket, prefix, .. }, Side::Folder(folder))) = (&job.source, &job.target)
     else {
         return Ok(Content::Unknown("both are in stores".into()));
     };
