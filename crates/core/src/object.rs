@@ -11,7 +11,7 @@ use crate::dataset::{
 };
 use crate::engine::{Engine, no_such_bucket};
 use crate::error::{ErrorKind, Result};
-use crate::many::{self, ManyReport};
+use crate::many::{self, Item, Listener, ManyReport};
 use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
 use crate::report::Report;
 use crate::schedule::RetryScope;
@@ -115,12 +115,13 @@ impl Bucket {
         I: IntoIterator<Item = (PathBuf, String)>,
         I::IntoIter: Send + 'static,
     {
-        let (name, files) = (self.name.clone(), files.into_iter());
+        let files = files.into_iter().map(|(file, key)| Item::between(file, key));
+        let (name, files) = (self.name.clone(), futures::stream::iter(files));
         let cancel = options.cancel.child();
         let seen = UploadOptions { cancel: cancel.clone(), ..options };
         self.engine
             .drive_cancellable(cancel, |engine| async move {
-                many::upload(&engine, &name, files, seen).await
+                many::upload(&engine, &name, files, Listener::default(), seen).await
             })
             .await
     }
@@ -137,12 +138,13 @@ impl Bucket {
         I: IntoIterator<Item = (String, PathBuf)>,
         I::IntoIter: Send + 'static,
     {
-        let (name, objects) = (self.name.clone(), objects.into_iter());
+        let objects = objects.into_iter().map(|(key, file)| Item::between(file, key));
+        let (name, objects) = (self.name.clone(), futures::stream::iter(objects));
         let cancel = options.cancel.child();
         let seen = DownloadOptions { cancel: cancel.clone(), ..options };
         self.engine
             .drive_cancellable(cancel, |engine| async move {
-                many::download(&engine, &name, objects, seen).await
+                many::download(&engine, &name, objects, Listener::default(), seen).await
             })
             .await
     }

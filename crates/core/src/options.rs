@@ -442,6 +442,9 @@ pub struct DownloadOptions {
     pub resume: Resume,
     /// Whether the file is written past the page cache.
     pub direct_io: DirectIo,
+    /// Gives the file the time at which the object was last written, as the store tells it, in place of
+    /// the time of the download; what compares folders with buckets by time needs it. Default: no.
+    pub keep_modified: bool,
     /// As [`UploadOptions::command`].
     pub command: Vec<OsString>,
     /// Who is told of progress.

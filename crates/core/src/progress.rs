@@ -112,9 +112,28 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether it is of the stages of a single object's transfer.
+    fn is_of_one_object(&self) -> bool {
+        matches!(
+            self,
+            Self::Started { .. }
+                | Self::PartStarted { .. }
+                | Self::PartKept { .. }
+                | Self::PartDone { .. }
+                | Self::Finishing
+                | Self::Verifying
+        )
+    }
+}
+
 /// The engine's end of the channel. Cheap to clone; the default one has no listener.
 #[derive(Clone, Default)]
-pub struct Emitter(Option<Arc<Shared>>);
+pub struct Emitter {
+    shared: Option<Arc<Shared>>,
+    /// Of one object among many, whose parts and beginnings nobody follows.
+    is_of_many: bool,
+}
 
 /// The listener's end of the channel: a [`Stream`] that ends when the last [`Emitter`] is gone.
 pub struct Events {
@@ -147,21 +166,31 @@ pub fn channel() -> (Emitter, Events) {
     let (sender, queue) = mpsc::unbounded();
     let counter = Arc::new(Counter::default());
     let shared = Shared { queue: sender, counter: Arc::clone(&counter) };
-    (Emitter(Some(Arc::new(shared))), Events { queue, counter })
+    (Emitter { shared: Some(Arc::new(shared)), is_of_many: false }, Events { queue, counter })
 }
 
 impl Emitter {
     /// Tells one event; without a listener it is dropped.
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
-        if let Some(shared) = &self.0 {
+        if let Some(shared) = &self.shared {
+            let event = event();
+            if self.is_of_many && event.is_of_one_object() {
+                return;
+            }
             // A listener that went away is no reason to stop a transfer.
-            let _ = shared.queue.unbounded_send(event());
+            let _ = shared.queue.unbounded_send(event);
         }
+    }
+
+    /// For one object of a job of many: its bytes count, what is tried again and what there is to know is
+    /// told, but not its stages, which would be taken for the job's.
+    pub(crate) fn for_one_of_many(&self) -> Self {
+        Self { shared: self.shared.clone(), is_of_many: true }
     }
 
     /// Tells moved payload bytes; called for every chunk, so it is two atomic operations.
     pub(crate) fn moved(&self, bytes: u64) {
-        if let Some(shared) = &self.0 {
+        if let Some(shared) = &self.shared {
             shared.counter.moved.fetch_add(bytes, Ordering::AcqRel);
             if !shared.counter.pending.swap(true, Ordering::AcqRel) {
                 let _ = shared.queue.unbounded_send(Event::Moved { bytes: 0 });
@@ -172,7 +201,7 @@ impl Emitter {
 
 impl std::fmt::Debug for Emitter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Emitter(listener: {})", self.0.is_some())
+        write!(f, "Emitter(listener: {})", self.shared.is_some())
     }
 }
 

@@ -8,11 +8,16 @@ mod entry;
 mod glob;
 mod list;
 mod pattern;
+mod record;
+mod sort;
 mod versions;
+mod walk;
 
 pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
 pub use list::{ListOptions, Listed, Listing};
 pub use pattern::Pattern;
+pub use sort::{SortOptions, Sorted, Sorter};
 pub use versions::Versions;
+pub use walk::{Skip, Walk, WalkOptions, Walked, walk};

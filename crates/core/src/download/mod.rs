@@ -79,6 +79,8 @@ pub(crate) async fn to_file(
             return blocking(OPERATION, ending).await;
         }
     };
+    let modified = download.info.last_modified.filter(|_| options.keep_modified);
+    file.partial.keep_modified(modified);
     let syncing = Instant::now();
     blocking(OPERATION, move || file.commit(&plan)).await?;
     download.account.synced_since(syncing);

@@ -28,6 +28,7 @@ pub(crate) use mapping::file_behind;
 pub(crate) use reader::Reader;
 pub(crate) use source::Source;
 pub(crate) use target::{
-    MANIFEST_SUFFIX, Partial, parent_of, partial_path, resolve_target, sync_folder, timed,
+    MANIFEST_SUFFIX, Partial, is_partial_name, parent_of, partial_path, resolve_target,
+    sync_folder, timed,
 };
 pub(crate) use writer::RangeWriter;

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -35,6 +35,8 @@ pub(crate) struct Partial {
     path: PathBuf,
     target: PathBuf,
     stays: bool,
+    /// The time that the file gets, where it is not that of its writing.
+    modified: Option<SystemTime>,
 }
 
 /// Where a download to `path` really goes: into a folder under `basename`, or, where `path` is a
@@ -159,12 +161,17 @@ impl Partial {
     fn new(file: File, path: PathBuf, target: &Path, stays: bool) -> Self {
         let file = Arc::new(file);
         let writer = Writer::cached(Arc::clone(&file));
-        Self { file, writer, path, target: target.to_owned(), stays }
+        Self { file, writer, path, target: target.to_owned(), stays, modified: None }
     }
 
     /// Has the file, of `size_bytes`, written past the page cache or through it, as `how` says.
     pub(crate) fn write_as(&mut self, size_bytes: u64, how: DirectIo) {
         self.writer = Writer::new(Arc::clone(&self.file), &self.path, size_bytes, how);
+    }
+
+    /// Gives the file this time when it is committed.
+    pub(crate) fn keep_modified(&mut self, modified: Option<SystemTime>) {
+        self.modified = modified;
     }
 
     /// What the parts write with.
@@ -182,6 +189,9 @@ impl Partial {
     pub(crate) fn commit(mut self, stays: bool) -> Result<()> {
         self.stays |= stays;
         let failed = |source| Error::io(OPERATION, &self.target, source);
+        if let Some(modified) = self.modified {
+            self.file.set_modified(modified).map_err(failed)?;
+        }
         self.file.sync_all().map_err(failed)?;
         std::fs::rename(&self.path, &self.target).map_err(failed)?;
         self.stays = true;
@@ -312,6 +322,15 @@ pub(crate) fn partial_path(target: &Path, tag: &str) -> Result<PathBuf> {
     Ok(target.with_file_name(partial))
 }
 
+/// Whether a file called `name` is a partial file of ours or its manifest, going by its name.
+pub(crate) fn is_partial_name(name: &str) -> bool {
+    let name = name.strip_suffix(MANIFEST_SUFFIX).unwrap_or(name);
+    name.starts_with('.')
+        && name.rsplit_once(".brigade-").is_some_and(|(stem, tag)| {
+            stem.len() > 1 && tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+}
+
 /// Makes the partial file, or opens the one that is there, never through a link. Whether it was.
 fn open_partial(path: &Path) -> io::Result<(File, bool)> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -358,6 +377,21 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn names_of_partial_files_are_known_again() {
+        let long = "x".repeat(255);
+        for target in ["data.bin", ".hidden", "é", long.as_str()] {
+            let path = partial_path(Path::new(target), "0aZ9zzzz").expect("a name");
+            let name = path.to_str().expect("UTF-8");
+            assert!(is_partial_name(name), "{name}");
+            assert!(is_partial_name(&format!("{name}{MANIFEST_SUFFIX}")), "{name}");
+        }
+        for other in ["a.brigade-0aZ9zzzz", ".a.brigade-0aZ9zzz", ".brigade-0aZ9zzzz", ".manifest"]
+        {
+            assert!(!is_partial_name(other), "{other}");
+        }
     }
 
     #[test]

@@ -3,17 +3,20 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use bytes::Bytes;
+use futures::Stream;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::Sender;
 
 use super::settle::{self, FileSystem, Folders, Unnamed, Written};
-use super::{Job, ManyReport, Moves, SMALL_BYTES, run_workers};
+use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
 use crate::download;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -27,25 +30,27 @@ use crate::transport::Detour;
 use crate::url::S3Url;
 
 /// See [`crate::Bucket::download_files`].
-pub(crate) async fn download<I>(
+pub(crate) async fn download<S>(
     engine: &Engine,
     bucket: &str,
-    objects: I,
+    objects: S,
+    listener: Listener,
     options: DownloadOptions,
 ) -> Result<ManyReport>
 where
-    I: Iterator<Item = (String, PathBuf)> + Send + 'static,
+    S: Stream<Item = Item> + Unpin + Send + 'static,
 {
     let flow = engine.flow(&options.events);
-    let job = Job::new(engine, objects, &flow, options.concurrency, &options.cancel);
+    let job = Job::new(engine, objects, listener, &flow, options.concurrency, &options.cancel);
     let told = Arc::clone(&job);
     let (settle, settling) = settle::start(move |settled| match settled.outcome {
-        Ok(()) => told.succeeded(settled.bytes, settled.is_proven),
-        Err(error) => told.failed(settled.key, error),
+        Ok(()) => told.succeeded(settled.item, settled.bytes, settled.is_proven),
+        Err(error) => told.failed(settled.item, source, error),
     });
+    let single = DownloadOptions { events: options.events.for_one_of_many(), ..options };
     let shared = Arc::new(Shared {
         bucket: bucket.to_owned(),
-        options,
+        options: single,
         folders: Folders::default(),
         settle: Mutex::new(settle),
     });
@@ -67,41 +72,44 @@ where
     Ok(job.report(Operation::Download))
 }
 
+/// What an object is called where it failed.
+fn source(item: &Item) -> String {
+    item.key.clone()
+}
+
 struct Shared {
     bucket: String,
+    /// Of each single one.
     options: DownloadOptions,
     folders: Folders,
     settle: Mutex<Sender<Written>>,
 }
 
-struct Worker<I> {
+struct Worker<S> {
     engine: Engine,
-    job: Arc<Job<I>>,
+    job: Arc<Job<S>>,
     shared: Arc<Shared>,
     settle: Sender<Written>,
 }
 
-/// How an object came by the short way.
+/// How an object came by the short way: its bytes are written, or it has to go the long way.
 enum Short {
-    Written(Written),
-    /// It has to go the long way.
+    Written { partial: Unnamed, file_system: FileSystem, bytes: u64, is_proven: bool },
     No,
 }
 
-impl<I> Worker<I> {
-    fn new(engine: Engine, job: Arc<Job<I>>, shared: Arc<Shared>) -> Self {
+impl<S> Worker<S> {
+    fn new(engine: Engine, job: Arc<Job<S>>, shared: Arc<Shared>) -> Self {
         let settle = shared.settle.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Self { engine, job, shared, settle }
     }
 }
 
-impl<I> Moves for Worker<I>
+impl<S> Moves for Worker<S>
 where
-    I: Iterator<Item = (String, PathBuf)> + Send,
+    S: Stream<Item = Item> + Unpin + Send,
 {
-    type Item = (String, PathBuf);
-
-    fn job(&self) -> &Job<impl Iterator<Item = Self::Item> + Send> {
+    fn job(&self) -> &Job<impl Stream<Item = Item> + Unpin + Send> {
         &self.job
     }
 
@@ -111,53 +119,54 @@ where
         !is_plain(&self.shared.options) || direct.is_none_or(|direct| direct.knows(bucket))
     }
 
-    async fn by_any_way(&self, (key, target): Self::Item, mut admission: Admission) {
-        let short = self.by_the_short_way(&key, &target, &mut admission);
+    async fn by_any_way(&self, item: Item, mut admission: Admission) {
+        let short = self.by_the_short_way(&item, &mut admission);
         let Some(short) = self.job.unless_stopped(short).await else { return };
         match short {
-            Ok(Short::Written(written)) => {
+            Ok(Short::Written { partial, file_system, bytes, is_proven }) => {
                 self.job.window().succeeded();
                 // It waits only where the disk cannot follow, and then everybody should.
                 let waiting = Instant::now();
-                if self.settle.send(written).await.is_err() {
-                    let detail = "the thread that makes files durable ended";
-                    let error = Error::new(crate::ErrorKind::Io, "download", key.clone(), detail);
-                    self.job.failed(key, error);
+                let written = Written { partial, file_system, item, bytes, is_proven };
+                if let Err(lost) = self.settle.send(written).await {
+                    let (item, detail) = (lost.0.item, "the thread that makes files durable ended");
+                    let (kind, key) = (crate::ErrorKind::Io, item.key.clone());
+                    self.job.failed(item, source, Error::new(kind, "download", key, detail));
                 }
                 self.job.flow().disk(waiting.elapsed());
             }
             Ok(Short::No) => {
                 // It takes slots of its own.
                 drop(admission);
-                self.by_the_long_way((key, target)).await;
+                self.by_the_long_way(item).await;
             }
-            Err(error) => self.job.failed(key, error),
+            Err(error) => self.job.failed(item, source, error),
         }
     }
 
-    async fn by_the_long_way(&self, (key, target): Self::Item) {
+    async fn by_the_long_way(&self, item: Item) {
         let _turn = self.job.long_way().await;
-        let url = S3Url::of(&self.shared.bucket, key.as_str());
-        if let Err(error) = self.shared.folders.make(parent_of(&target)) {
-            return self.job.failed(key, error);
+        let url = S3Url::of(&self.shared.bucket, item.key.as_str());
+        if let Err(error) = self.shared.folders.make(parent_of(&item.file)) {
+            return self.job.failed(item, source, error);
         }
         let (options, window) = (&self.shared.options, self.job.window().clone());
-        let moved = download::to_file(&self.engine, &url, &target, options, window).await;
-        self.job.settled(key, moved);
+        let moved = download::to_file(&self.engine, &url, &item.file, options, window).await;
+        self.job.settled(item, source, moved);
     }
 }
 
-impl<I> Worker<I>
+impl<S> Worker<S>
 where
-    I: Iterator<Item = (String, PathBuf)> + Send,
+    S: Stream<Item = Item> + Unpin + Send,
 {
     async fn by_the_short_way(
         &self,
-        key: &str,
-        target: &Path,
+        item: &Item,
         admission: &mut Admission,
     ) -> Result<Short> {
         let (job, options) = (&*self.job, &self.shared.options);
+        let (key, target) = (item.key.as_str(), item.file.as_path());
         let direct = job.short_way(&self.engine, &self.shared.bucket);
         let Some(direct) = direct.filter(|_| is_plain(options) && is_plain_target(target)) else {
             return Ok(Short::No);
@@ -215,10 +224,12 @@ where
         counted.keep();
         job.went_well();
         flow.limited(len).await;
-        let partial = write(target, &chunks, &file_system, flow)?;
-        let (key, target) = (key.to_owned(), target.to_owned());
-        let written = Written { partial, target, file_system, key, bytes: len, is_proven };
-        Ok(Short::Written(written))
+        let modified = options.keep_modified.then(|| {
+            let told = text(&head.headers, "last-modified").and_then(parse_http_date);
+            item.modified.or(told)
+        });
+        let partial = write(target, &chunks, modified.flatten(), &file_system, flow)?;
+        Ok(Short::Written { partial, file_system, bytes: len, is_proven })
     }
 }
 
@@ -237,13 +248,22 @@ fn is_plain_target(target: &Path) -> bool {
 }
 
 /// Writes the file beside its target.
-fn write(target: &Path, chunks: &[Bytes], on: &FileSystem, flow: &Flow) -> Result<Unnamed> {
+fn write(
+    target: &Path,
+    chunks: &[Bytes],
+    modified: Option<SystemTime>,
+    on: &FileSystem,
+    flow: &Flow,
+) -> Result<Unnamed> {
     let tag: String = (0..8).map(|_| fastrand::alphanumeric()).collect();
     let path = partial_path(target, &tag)?;
     let (written, blocked) = timed(|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path)?;
         let partial = Unnamed(path);
         chunks.iter().try_for_each(|chunk| file.write_all(chunk))?;
+        if let Some(modified) = modified {
+            file.set_modified(modified)?;
+        }
         if on.0.is_none() {
             file.sync_all()?;
         }
@@ -319,4 +339,9 @@ fn is_of_parts(headers: &HeaderMap) -> bool {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// As `Last-Modified` has it (RFC 9110, section 5.6.7).
+fn parse_http_date(text: &str) -> Option<SystemTime> {
+    DateTime::from_str(text, Format::HttpDate).ok().and_then(|it| SystemTime::try_from(it).ok())
 }

@@ -1,7 +1,8 @@
 //! Many files as one job: one request for each small one, and durable in batches.
 //!
-//! Every lane has workers of its own that take the next file from one queue, so that a small object's
-//! whole way (open, sum, send, answer) is on one thread, and no task is made for it. Whatever does not
+//! What is to be moved comes as a stream, so that it may still be found while it is moved. Every lane has
+//! workers of its own that take the next file from it, so that a small object's whole way (open, sum,
+//! send, answer) is on one thread, and no task is made for it. Whatever does not
 //! fit this short way is moved as any single object is, within the same window: what is too large for
 //! one request, what the store or the options ask more for, and what failed, which is repeated and
 //! explained there. The files of a download are written under names of their own; when some have
@@ -12,13 +13,15 @@ mod down;
 mod settle;
 mod up;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -74,9 +77,63 @@ pub struct ManyReport {
     pub failed: Vec<(String, Error)>,
 }
 
+/// One object to be moved: a file on this side, a key on the other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Item {
+    pub(crate) file: PathBuf,
+    pub(crate) key: String,
+    /// What is known of it before it is moved, where anything is.
+    pub(crate) size_bytes: Option<u64>,
+    /// When the object was last written: the time that its file gets, where one is asked for.
+    pub(crate) modified: Option<SystemTime>,
+    /// The object's media type, in place of the job's.
+    pub(crate) content_type: Option<String>,
+    /// User metadata beside the job's.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The caller's own number for it.
+    pub(crate) number: u64,
+}
+
+impl Item {
+    /// With nothing known of it but where it is and where it goes.
+    pub(crate) fn between(file: PathBuf, key: String) -> Self {
+        Self { file, key, ..Self::default() }
+    }
+
+    /// Whether it is known to be too large for the short way.
+    fn is_large(&self) -> bool {
+        self.size_bytes.is_some_and(|size| size > SMALL_BYTES)
+    }
+}
+
+/// What became of an item.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) item: Item,
+    /// Payload bytes, and whether they were held against anything.
+    pub(crate) moved: Result<(u64, bool)>,
+}
+
+/// Who hears of every item's outcome as it comes, on whatever thread it comes. It must not wait.
+#[derive(Clone, Default)]
+pub(crate) struct Listener(Option<Arc<dyn Fn(Outcome) + Send + Sync>>);
+
+impl Listener {
+    pub(crate) fn new(hear: impl Fn(Outcome) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hear)))
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({})", self.0.is_some())
+    }
+}
+
 /// What all workers of one job share.
-struct Job<I> {
-    queue: Mutex<I>,
+struct Job<S> {
+    queue: tokio::sync::Mutex<Option<S>>,
+    listener: Listener,
     scope: RetryScope,
     account: Account,
     started: Instant,
@@ -94,20 +151,22 @@ struct Job<I> {
     failed: Mutex<Vec<(String, Error)>>,
 }
 
-impl<I> Job<I>
+impl<S> Job<S>
 where
-    I: Iterator,
+    S: Stream<Item = Item> + Unpin,
 {
     fn new(
         engine: &Engine,
-        items: I,
+        items: S,
+        listener: Listener,
         flow: &Flow,
         parts: Option<usize>,
         cancel: &Cancel,
     ) -> Arc<Self> {
         let scope = RetryScope::new(flow, cancel.clone()).within(engine.window(parts));
         Arc::new(Self {
-            queue: Mutex::new(items),
+            queue: tokio::sync::Mutex::new(Some(items)),
+            listener,
             scope,
             account: Account::open(engine.lanes(), flow),
             started: Instant::now(),
@@ -132,15 +191,21 @@ where
         self.scope.flow()
     }
 
-    /// The next one, unless the job was stopped.
-    fn next(&self) -> Option<I::Item> {
-        if self.cancel.is_cancelled() {
-            self.was_stopped.store(true, Ordering::Relaxed);
-            return None;
-        }
+    /// The next one, which may have to be found first, unless the job was stopped.
+    async fn next(&self) -> Option<Item> {
+        let next = async {
+            let mut queue = self.queue.lock().await;
+            let item = queue.as_mut()?.next().await;
+            if item.is_none() {
+                // Not every stream can be asked again behind its end.
+                *queue = None;
+            }
+            item
+        };
+        let item = self.unless_stopped(next).await??;
         // Each is budgeted for in the retries of the whole.
         self.scope.expect_more_parts(1);
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).next()
+        Some(item)
     }
 
     /// `work`, unless the job is stopped before its end.
@@ -194,27 +259,34 @@ where
     }
 
     /// An object went the long way.
-    fn settled(&self, source: String, outcome: Result<Report>) {
+    fn settled(&self, item: Item, source: impl FnOnce(&Item) -> String, outcome: Result<Report>) {
         match outcome {
             Ok(report) => {
                 self.scope.counts_as_repeated(report.retries);
-                self.succeeded(report.bytes, report.verified.is_proof());
+                self.succeeded(item, report.bytes, report.verified.is_proof());
             }
-            Err(error) => self.failed(source, error),
+            Err(error) => self.failed(item, source, error),
         }
     }
 
-    fn succeeded(&self, bytes: u64, is_proven: bool) {
+    fn succeeded(&self, item: Item, bytes: u64, is_proven: bool) {
         self.moved.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.unverified.fetch_add(u64::from(!is_proven), Ordering::Relaxed);
+        if let Some(hear) = &self.listener.0 {
+            hear(Outcome { item, moved: Ok((bytes, is_proven)) });
+        }
     }
 
-    fn failed(&self, source: String, error: Error) {
+    /// What fails is told to who listens, and kept for the report where nobody does.
+    fn failed(&self, item: Item, source: impl FnOnce(&Item) -> String, error: Error) {
         if error.kind() == ErrorKind::Interrupted {
             self.was_stopped.store(true, Ordering::Relaxed);
+        } else if let Some(hear) = &self.listener.0 {
+            hear(Outcome { item, moved: Err(error) });
         } else {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((source, error));
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push((source(&item), error));
         }
     }
 
@@ -238,20 +310,17 @@ where
 
 /// What a worker does with one item.
 trait Moves: Sync {
-    type Item;
-
-    fn job(&self) -> &Job<impl Iterator<Item = Self::Item> + Send>;
+    fn job(&self) -> &Job<impl Stream<Item = Item> + Unpin + Send>;
 
     /// Whether requests of the short way are known, or cannot be used at all.
     fn needs_no_scout(&self) -> bool;
 
     /// By the short way if that can be, and by the long way else. Has a slot of the window, and gives it
     /// back before it goes the long way.
-    fn by_any_way(&self, item: Self::Item, admission: Admission)
-    -> impl Future<Output = ()> + Send;
+    fn by_any_way(&self, item: Item, admission: Admission) -> impl Future<Output = ()> + Send;
 
     /// As a single object is moved.
-    fn by_the_long_way(&self, item: Self::Item) -> impl Future<Output = ()> + Send;
+    fn by_the_long_way(&self, item: Item) -> impl Future<Output = ()> + Send;
 }
 
 /// Moves one item after the other, until there are no more or the job is stopped.
@@ -260,28 +329,33 @@ async fn work(worker: impl Moves) {
     if !job.is_scouted.load(Ordering::Relaxed) {
         let Some(_first) = job.unless_stopped(job.scout.lock()).await else { return };
         if !job.is_scouted.load(Ordering::Relaxed) && !worker.needs_no_scout() {
-            let Some(item) = job.next() else { return };
+            let Some(item) = job.next().await else { return };
             worker.by_the_long_way(item).await;
         }
         job.is_scouted.store(true, Ordering::Relaxed);
     }
     loop {
-        // A slot first: who waits holds no file. What the object needs of the memory is not known yet.
+        // An item first: who waits for one to be found must not keep a slot from the parts of large ones.
+        let Some(item) = job.next().await else { return };
+        if item.is_large() {
+            worker.by_the_long_way(item).await;
+            continue;
+        }
+        // What the object needs of the memory is charged when it is read.
         let Some(admission) = job.unless_stopped(job.window().admit(0)).await else { return };
-        let Some(item) = job.next() else { return };
         worker.by_any_way(item, admission).await;
     }
 }
 
 /// Runs workers on every lane, as many as there may be objects under way, and looks after the window
 /// meanwhile. Ends when all of them have.
-async fn run_workers<I, M>(
+async fn run_workers<S, M>(
     engine: &Engine,
-    job: &Arc<Job<I>>,
-    worker: impl Fn(Engine, Arc<Job<I>>) -> M + Clone + Send + 'static,
+    job: &Arc<Job<S>>,
+    worker: impl Fn(Engine, Arc<Job<S>>) -> M + Clone + Send + 'static,
 ) -> Result<()>
 where
-    I: Iterator + Send + 'static,
+    S: Stream<Item = Item> + Unpin + Send + 'static,
     M: Moves + Send + 'static,
 {
     let lanes = engine.lanes();
@@ -323,11 +397,8 @@ where
     }
 }
 
-/// Uploads every `(file, key)` of `files` into `bucket`.
+/// Uploads every item's file into `bucket`.
 pub(crate) use up::upload;
 
-/// Downloads every `(key, file)` of `objects` from `bucket`.
+/// Downloads every item's object from `bucket`.
 pub(crate) use down::download;
-
-/// A file on this side, and the object's key on the other.
-pub(crate) type Pair = (PathBuf, String);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::Item;
 use crate::error::{Error, Result};
 use crate::file::{parent_of, sync_folder};
 
@@ -22,9 +23,9 @@ const MAX_FOLDERS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) partial: Unnamed,
-    pub(super) target: PathBuf,
     pub(super) file_system: FileSystem,
-    pub(super) key: String,
+    /// Has the name that the file gets.
+    pub(super) item: Item,
     pub(super) bytes: u64,
     pub(super) is_proven: bool,
 }
@@ -96,7 +97,7 @@ impl Folders {
 
 /// What became of a file.
 pub(super) struct Settled {
-    pub(super) key: String,
+    pub(super) item: Item,
     pub(super) bytes: u64,
     pub(super) is_proven: bool,
     pub(super) outcome: Result<()>,
@@ -125,27 +126,28 @@ fn settle(batch: Vec<Written>, tell: &impl Fn(Settled)) {
     let mut folders: BTreeMap<PathBuf, io::Result<()>> = BTreeMap::new();
     let mut named = Vec::with_capacity(batch.len());
     for written in batch {
-        let Written { partial, target, file_system, key, bytes, is_proven } = written;
+        let Written { partial, file_system, item, bytes, is_proven } = written;
         let durable = file_system.0.map_or(&Ok(()), |folder| {
             let sync = || Ok(rustix::fs::syncfs(&folder)?);
             synced.entry(Arc::as_ptr(&folder)).or_insert_with(sync)
         });
         let outcome = match durable {
-            Ok(()) => partial.rename(&target),
+            Ok(()) => partial.rename(&item.file),
             Err(failure) => Err(same(failure)),
         };
         if outcome.is_ok() {
-            folders.insert(parent_of(&target).to_owned(), Ok(()));
+            folders.insert(parent_of(&item.file).to_owned(), Ok(()));
         }
-        named.push((target, Settled { key, bytes, is_proven, outcome: Ok(()) }, outcome));
+        named.push((Settled { item, bytes, is_proven, outcome: Ok(()) }, outcome));
     }
     for (folder, outcome) in &mut folders {
         *outcome = sync_folder(folder);
     }
-    for (target, mut settled, outcome) in named {
-        let in_folder = folders.get(parent_of(&target)).unwrap_or(&Ok(()));
+    for (mut settled, outcome) in named {
+        let target = &settled.item.file;
+        let in_folder = folders.get(parent_of(target)).unwrap_or(&Ok(()));
         let outcome = outcome.and_then(|()| in_folder.as_ref().map_err(same).copied());
-        settled.outcome = outcome.map_err(|source| Error::io("download", &target, source));
+        settled.outcome = outcome.map_err(|source| Error::io("download", target, source));
         tell(settled);
     }
 }
@@ -163,8 +165,8 @@ mod tests {
         let file_system = folders.make(parent_of(&target)).expect("a folder");
         let partial = target.with_extension("partial");
         std::fs::write(&partial, "content").expect("written");
-        let key = target.display().to_string();
-        Written { partial: Unnamed(partial), target, file_system, key, bytes: 7, is_proven: true }
+        let item = Item::between(target, String::new());
+        Written { partial: Unnamed(partial), file_system, item, bytes: 7, is_proven: true }
     }
 
     #[test]
@@ -175,7 +177,7 @@ mod tests {
         let bad = written(&folders, scratch.path().join("bad"));
         let gone = written(&folders, scratch.path().join("gone/file"));
         // A folder where the name should go, and a folder that is no more.
-        std::fs::create_dir_all(&bad.target).expect("a folder");
+        std::fs::create_dir_all(&bad.item.file).expect("a folder");
         std::fs::remove_dir_all(scratch.path().join("gone")).expect("removed");
         let told = Mutex::new(Vec::new());
         settle(vec![good, bad, gone], &|settled: Settled| told.lock().unwrap().push(settled));

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::Stream;
 use http::HeaderMap;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Job, ManyReport, Moves, Pair, SMALL_BYTES, run_workers};
+use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
@@ -20,18 +21,20 @@ use crate::upload;
 use crate::url::S3Url;
 
 /// See [`crate::Bucket::upload_files`].
-pub(crate) async fn upload<I>(
+pub(crate) async fn upload<S>(
     engine: &Engine,
     bucket: &str,
-    files: I,
+    files: S,
+    listener: Listener,
     options: UploadOptions,
 ) -> Result<ManyReport>
 where
-    I: Iterator<Item = Pair> + Send + 'static,
+    S: Stream<Item = Item> + Unpin + Send + 'static,
 {
     let flow = engine.flow(&options.events);
-    let job = Job::new(engine, files, &flow, options.concurrency, &options.cancel);
-    let (bucket, options) = (Arc::<str>::from(bucket), Arc::new(options));
+    let job = Job::new(engine, files, listener, &flow, options.concurrency, &options.cancel);
+    let single = UploadOptions { events: options.events.for_one_of_many(), ..options };
+    let (bucket, options) = (Arc::<str>::from(bucket), Arc::new(single));
     run_workers(engine, &job, move |engine, job| {
         let (bucket, options) = (Arc::clone(&bucket), Arc::clone(&options));
         Worker { engine, job, bucket, options }
@@ -40,20 +43,19 @@ where
     Ok(job.report(Operation::Upload))
 }
 
-struct Worker<I> {
+struct Worker<S> {
     engine: Engine,
-    job: Arc<Job<I>>,
+    job: Arc<Job<S>>,
     bucket: Arc<str>,
+    /// Of each single one.
     options: Arc<UploadOptions>,
 }
 
-impl<I> Moves for Worker<I>
+impl<S> Moves for Worker<S>
 where
-    I: Iterator<Item = Pair> + Send,
+    S: Stream<Item = Item> + Unpin + Send,
 {
-    type Item = Pair;
-
-    fn job(&self) -> &Job<impl Iterator<Item = Pair> + Send> {
+    fn job(&self) -> &Job<impl Stream<Item = Item> + Unpin + Send> {
         &self.job
     }
 
@@ -62,46 +64,59 @@ where
         !is_plain(&self.options) || direct.is_none_or(|direct| direct.knows(&self.bucket))
     }
 
-    async fn by_any_way(&self, (path, key): Pair, mut admission: Admission) {
-        let short = self.by_the_short_way(&path, &key, &mut admission);
+    async fn by_any_way(&self, item: Item, mut admission: Admission) {
+        let short = self.by_the_short_way(&item, &mut admission);
         let Some(short) = self.job.unless_stopped(short).await else { return };
         match short {
             Some(Ok((bytes, is_proven))) => {
                 self.job.window().succeeded();
-                self.job.succeeded(bytes, is_proven);
+                self.job.succeeded(item, bytes, is_proven);
             }
-            Some(Err(error)) => self.job.failed(path.display().to_string(), error),
+            Some(Err(error)) => self.job.failed(item, source, error),
             None => {
                 // It takes slots of its own.
                 drop(admission);
-                self.by_the_long_way((path, key)).await;
+                self.by_the_long_way(item).await;
             }
         }
     }
 
-    async fn by_the_long_way(&self, (path, key): Pair) {
+    async fn by_the_long_way(&self, item: Item) {
         let _turn = self.job.long_way().await;
-        let url = S3Url::of(&self.bucket, key);
+        let url = S3Url::of(&self.bucket, item.key.as_str());
         let window = self.job.window().clone();
-        let moved = upload::run(&self.engine, &path, &url, &self.options, window).await;
-        self.job.settled(path.display().to_string(), moved);
+        let own = item.content_type.is_some() || !item.metadata.is_empty();
+        let moved = if own {
+            let mut options = (*self.options).clone();
+            options.content_type = item.content_type.clone().or(options.content_type);
+            options.metadata.extend(item.metadata.clone());
+            upload::run(&self.engine, &item.file, &url, &options, window).await
+        } else {
+            upload::run(&self.engine, &item.file, &url, &self.options, window).await
+        };
+        self.job.settled(item, source, moved);
     }
 }
 
-impl<I> Worker<I>
+/// What a file is called where it failed.
+fn source(item: &Item) -> String {
+    item.file.display().to_string()
+}
+
+impl<S> Worker<S>
 where
-    I: Iterator<Item = Pair> + Send,
+    S: Stream<Item = Item> + Unpin + Send,
 {
     /// In one plain request; `None` where it cannot be, or did not work.
     async fn by_the_short_way(
         &self,
-        path: &Path,
-        key: &str,
+        item: &Item,
         admission: &mut Admission,
     ) -> Option<Result<(u64, bool)>> {
-        let job = &*self.job;
+        let (job, path, key) = (&*self.job, item.file.as_path(), item.key.as_str());
         let profile = self.engine.store().profile();
-        if !is_plain(&self.options) || !profile.unsigned_payload {
+        let is_plain = is_plain(&self.options) && item.metadata.is_empty();
+        if !is_plain || !profile.unsigned_payload {
             return None;
         }
         let direct = job.short_way(&self.engine, &self.bucket)?;
@@ -117,7 +132,7 @@ where
             hasher.finish()
         });
         job.flow().held_back(job.window().paced().await);
-        let kind = self.options.content_type.as_deref();
+        let kind = item.content_type.as_deref().or(self.options.content_type.as_deref());
         let answer = direct.put(&self.bucket, key, content, digest, kind, job.flow()).await;
         let headers = match answer {
             Ok(headers) => headers,
