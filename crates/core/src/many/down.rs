@@ -160,11 +160,7 @@ impl<S> Worker<S>
 where
     S: Stream<Item = Item> + Unpin + Send,
 {
-    async fn by_the_short_way(
-        &self,
-        item: &Item,
-        admission: &mut Admission,
-    ) -> Result<Short> {
+    async fn by_the_short_way(&self, item: &Item, admission: &mut Admission) -> Result<Short> {
         let (job, options) = (&*self.job, &self.shared.options);
         let (key, target) = (item.key.as_str(), item.file.as_path());
         let direct = job.short_way(&self.engine, &self.shared.bucket);
