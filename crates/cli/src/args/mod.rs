@@ -13,6 +13,9 @@ mod cat;
 mod cp;
 mod customer_key;
 mod demo;
+// For commands of many objects.
+#[allow(dead_code)]
+pub(crate) mod filter;
 mod network;
 mod output;
 mod resume;

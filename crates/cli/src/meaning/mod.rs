@@ -8,6 +8,9 @@
 mod cat;
 mod chosen;
 mod cp;
+// For commands of many objects.
+#[allow(dead_code)]
+pub(crate) mod filter;
 mod metadata;
 mod recorded;
 mod rm;
