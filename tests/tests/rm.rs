@@ -138,6 +138,21 @@ fn a_dry_run_names_what_would_go_and_deletes_nothing() {
 }
 
 #[test]
+fn filters_choose_among_many() {
+    let trap = holding(["t/a.tmp", "t/b.txt", "t/keep/c.tmp", "u.tmp"]);
+    let line = "-r s3://bucket/t --exclude * --include *.tmp --exclude keep/";
+    rm(&trap, line).run().succeeded_silently();
+    assert_eq!(left(&trap), ["t/b.txt", "t/keep/c.tmp", "u.tmp"]);
+    for bound in ["--older-than 1d", "--min-size 2"] {
+        let run = rm(&trap, &format!("s3://bucket/t/** {bound}")).run().succeeded_silently();
+        assert!(run.text().starts_with("nothing to delete"), "{run}");
+    }
+    rm(&trap, "s3://bucket/t/** --newer-than 1d --max-size 1").run().succeeded_silently();
+    assert_eq!(left(&trap), ["u.tmp"]);
+    assert!(rm(&trap, "s3://bucket/u.tmp --min-size 1").run().failed(2).contains("filters"));
+}
+
+#[test]
 fn a_whole_bucket_goes_only_with_a_yes() {
     let trap = holding(["a", "b/c"]);
     for line in ["-r s3://bucket", "-r s3://bucket/", "s3://bucket/**", "s3://bucket/*"] {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::filter::FilterArgs;
 use super::{OutputArgs, StoreArgs};
 
 /// See [`super::Command::Rm`].
@@ -44,6 +45,9 @@ pub(crate) struct RmArgs {
     pub(crate) concurrency: Option<u16>,
 
     #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+
+    #[command(flatten)]
     pub(crate) store: StoreArgs,
 
     #[command(flatten)]
@@ -55,4 +59,5 @@ Examples:
   brigade rm s3://my-bucket/backups/monday.tar
   brigade rm -r s3://my-bucket/tmp/ --dry-run
   brigade rm 's3://my-bucket/logs/2026-*/*.gz'
+  brigade rm -r s3://my-bucket/tmp --older-than 30d --exclude '*.keep'
   brigade rm -r s3://my-bucket --versions --yes";

@@ -72,6 +72,15 @@ impl Chosen {
         }
     }
 
+    /// What stands before the names that filters are held against.
+    pub(crate) fn root(&self) -> &str {
+        match self {
+            Self::One(_) => "",
+            Self::Below(url) => url.key(),
+            Self::Matching { pattern, .. } => pattern.base(),
+        }
+    }
+
     /// Whether `key` is one of those meant.
     pub(crate) fn holds(&self, key: &str) -> bool {
         match self {

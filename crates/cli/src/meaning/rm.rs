@@ -1,9 +1,12 @@
 //! `brigade rm` as meant: which objects, and whether to ask first.
 
+use std::time::SystemTime;
+
 use anyhow::Result;
 use brigade::SessionOptions;
+use brigade::dataset::Filter;
 
-use super::{Chosen, session};
+use super::{Chosen, filter, session};
 use crate::args::RmArgs;
 use crate::environment::Environment;
 use crate::failure::Usage;
@@ -13,6 +16,8 @@ use crate::failure::Usage;
 pub(crate) struct Removal {
     pub(crate) session: SessionOptions,
     pub(crate) chosen: Vec<Chosen>,
+    /// Which of them, where they are many.
+    pub(crate) filter: Filter,
     /// Every version of them, and the markers.
     pub(crate) versions: bool,
     /// This version of the one key.
@@ -42,7 +47,16 @@ impl Removal {
         if args.version_id.is_some() && !matches!(chosen.as_slice(), [Chosen::One(_)]) {
             return Err(Usage::error("--version-id is for one key; name that key alone"));
         }
+        let filter = filter::filter(&args.filter, SystemTime::now())?;
+        if !filter.is_empty()
+            && let Some(one) = chosen.iter().find(|it| matches!(it, Chosen::One(_)))
+        {
+            return Err(Usage::error(format!(
+                "filters choose among many objects, and {one} is one; name a pattern, or add -r"
+            )));
+        }
         Ok(Self {
+            filter,
             question: question(args, &chosen, can_ask)?,
             session: session::options(&args.store, environment)?,
             chosen,
@@ -90,6 +104,7 @@ fn question(args: &RmArgs, chosen: &[Chosen], can_ask: bool) -> Result<Option<St
 mod tests {
     use super::*;
     use crate::args::OutputArgs;
+    use crate::args::filter::FilterArgs;
     use crate::failure::Failure;
 
     fn args(urls: &[&str], recursive: bool) -> RmArgs {
@@ -144,5 +159,10 @@ mod tests {
         assert!(refused(&version(&["s3://b/a", "s3://b/c"]), true).contains("one key"));
         assert!(refused(&version(&["s3://b/a*"]), true).contains("one key"));
         assert!(meant(&version(&["s3://b/a"]), true).is_ok());
+        let old = FilterArgs { min_size: Some(1), ..FilterArgs::default() };
+        let of_one = RmArgs { filter: old.clone(), ..args(&["s3://b/a"], false) };
+        assert!(refused(&of_one, true).contains("name a pattern"));
+        let below = RmArgs { filter: old, ..args(&["s3://b/a"], true) };
+        assert!(!meant(&below, true).expect("fine").filter.is_empty());
     }
 }

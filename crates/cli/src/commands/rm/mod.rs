@@ -119,9 +119,9 @@ async fn show(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> Re
     for chosen in &removal.chosen {
         let asked = Asked::new(removal, session, Cancel::default());
         let problems = asked.problems();
-        let mut names = asked.names(vec![chosen.clone()]);
+        let mut found = asked.names(vec![chosen.clone()]);
         loop {
-            let next = watch.until(async { Ok::<_, Error>(names.next().await) });
+            let next = watch.until(async { Ok::<_, Error>(found.next().await) });
             let Some(named) = next.await? else { break };
             let named = match chosen {
                 Chosen::One(_) if !removal.versions => {
@@ -138,7 +138,7 @@ async fn show(removal: &Removal, session: &Session, watch: &mut Watch<'_>) -> Re
             };
             match named {
                 Some(named) => {
-                    teller.would_delete(chosen.bucket(), &named, &mut sum, watch.printer)
+                    teller.would_delete(chosen.bucket(), &named, &mut sum, watch.printer);
                 }
                 None => watch.printer.notice(&format!("{chosen} is not there")),
             }

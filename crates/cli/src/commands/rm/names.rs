@@ -1,8 +1,10 @@
 //! The names of what is to be deleted, as they are found.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use brigade::{Cancel, Error, ListOptions, Listed, ObjectVersion, Session};
+use brigade::dataset::Filter;
+use brigade::{Cancel, Entry, Error, ListOptions, Listed, ObjectVersion, Session};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -15,6 +17,7 @@ pub(super) struct Named {
     pub(super) version_id: Option<String>,
     /// Payload bytes, where a listing told.
     pub(super) size_bytes: Option<u64>,
+    pub(super) modified: Option<SystemTime>,
     pub(super) is_delete_marker: bool,
 }
 
@@ -24,6 +27,7 @@ pub(super) struct Asked {
     session: Session,
     versions: bool,
     version_id: Option<String>,
+    filter: Filter,
     cancel: Cancel,
     problems: Problems,
 }
@@ -48,6 +52,7 @@ impl Asked {
             session: session.clone(),
             versions: removal.versions,
             version_id: removal.version_id.clone(),
+            filter: removal.filter.clone(),
             cancel,
             problems: Problems::default(),
         }
@@ -83,14 +88,25 @@ impl Asked {
                 listing.try_filter_map(objects).boxed()
             }
         };
-        let problems = self.problems;
+        let (problems, filter) = (self.problems, self.filter);
         let good = found.filter_map(move |found| {
             let good = found.map_err(|error| problems.add(error)).ok();
             std::future::ready(good)
         });
         // A store may take a prefix for a hint.
-        good.filter(move |named| std::future::ready(chosen.holds(&named.key))).boxed()
+        let is_meant = move |named: &Named| {
+            chosen.holds(&named.key) && (filter.is_empty() || admits(&filter, &chosen, named))
+        };
+        good.filter(move |named| std::future::ready(is_meant(named))).boxed()
     }
+}
+
+fn admits(filter: &Filter, chosen: &Chosen, named: &Named) -> bool {
+    let mut entry = Entry::default();
+    named.key.strip_prefix(chosen.root()).unwrap_or(&named.key).clone_into(&mut entry.name);
+    entry.size_bytes = named.size_bytes.unwrap_or(0);
+    entry.modified = named.modified;
+    filter.admits(&entry)
 }
 
 fn of_version(version: ObjectVersion) -> Named {
@@ -98,15 +114,19 @@ fn of_version(version: ObjectVersion) -> Named {
         key: version.key,
         version_id: version.version_id,
         size_bytes: Some(version.size_bytes),
+        modified: version.modified,
         is_delete_marker: version.is_delete_marker,
     }
 }
 
 fn of_listed(listed: Listed) -> Option<Named> {
     match listed {
-        Listed::Object(entry) => {
-            Some(Named { key: entry.name, size_bytes: Some(entry.size_bytes), ..Named::default() })
-        }
+        Listed::Object(entry) => Some(Named {
+            key: entry.name,
+            size_bytes: Some(entry.size_bytes),
+            modified: entry.modified,
+            ..Named::default()
+        }),
         Listed::Prefix(_) => None,
     }
 }

@@ -1,5 +1,6 @@
 //! What a deletion tells: of each object, of what went wrong, and of all together.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::limits::format_size;
@@ -46,7 +47,8 @@ struct Removed {
 /// The last line of `--json --dry-run`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct WouldRemove {
-    would_remove: u64,
+    #[serde(rename = "would_remove")]
+    number: u64,
     bytes: u64,
     problems: u64,
     elapsed_ms: u64,
@@ -193,11 +195,12 @@ impl Teller {
     fn line(&self) -> String {
         let Removed { deleted, missing, failed, .. } = self.sum;
         let mut line = format!("deleted {}", count(deleted, self.thing));
+        // Writing to a string cannot fail.
         if missing > 0 {
-            line += &format!(", {missing} were not there");
+            let _ = write!(line, ", {missing} were not there");
         }
         if failed > 0 {
-            line += &format!(", failed {failed}");
+            let _ = write!(line, ", failed {failed}");
         }
         line
     }
@@ -219,7 +222,7 @@ impl Teller {
             (false, None) => String::new(),
         };
         let line = format!("would delete {}{what}", shown(&object));
-        sum.would_remove += 1;
+        sum.number += 1;
         sum.bytes += named.size_bytes.unwrap_or(0);
         let is_delete_marker = named.is_delete_marker;
         let would = WouldDelete { object, size_bytes: named.size_bytes, is_delete_marker };
@@ -231,13 +234,13 @@ impl Teller {
     /// The last line of what would be.
     pub(super) fn would_sum(&self, sum: &mut WouldRemove, started: Instant, printer: &mut Printer) {
         (sum.problems, sum.elapsed_ms) = (self.sum.problems, since(started));
-        let line = match sum.would_remove {
+        let line = match sum.number {
             0 => "nothing to delete".to_owned(),
             number => {
                 format!("would delete {}, {}", count(number, self.thing), format_size(sum.bytes))
             }
         };
-        if sum.would_remove == 0 && sum.problems > 0 {
+        if sum.number == 0 && sum.problems > 0 {
             printer.result_quietly("would_remove", sum);
         } else {
             printer.result(&line, "would_remove", sum);
