@@ -24,6 +24,10 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) failures: Option<PathBuf>,
 
+    /// Take *, ? and [ in the source's key as they stand.
+    #[arg(long)]
+    pub(crate) no_glob: bool,
+
     /// Leave out symbolic links, each with a note. Without it, they are what they point to.
     #[arg(long)]
     pub(crate) no_follow_symlinks: bool,

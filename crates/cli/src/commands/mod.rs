@@ -28,14 +28,14 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::command_line;
-use crate::meaning::{Listed, Tree, Verification, is_pattern};
+use crate::meaning::{Listed, Tree, Verification, means_many};
 use crate::printer::Printer;
 use crate::stdout;
 
 /// Carries out what `cli` asks for and returns how the process ends.
 pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Exit {
     match cli.command {
-        Command::Cp(args) if args.recursive || is_pattern(&args.source) => {
+        Command::Cp(args) if means_many(&args) => {
             many(Tree::copying(&args, false, environment), &args, typed, environment)
         }
         Command::Cp(args) => {
@@ -58,7 +58,7 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             let result = cat::run(&args, environment, &mut printer);
             ended(result, &mut printer)
         }
-        Command::Mv(args) if args.recursive || is_pattern(&args.source) => {
+        Command::Mv(args) if means_many(&args) => {
             many(Tree::copying(&args, true, environment), &args, typed, environment)
         }
         Command::Verify(args) => {

@@ -30,5 +30,5 @@ pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};
 pub(crate) use session::manifest_folder;
 pub(crate) use stat::Look;
-pub(crate) use tree::{Tree, Verification, is_pattern};
+pub(crate) use tree::{Tree, Verification, means_many};
 pub(crate) use uploads::{Abort, Selection};

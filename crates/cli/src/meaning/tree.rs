@@ -48,7 +48,7 @@ impl End {
         }
     }
 
-    fn source(typed: &OsStr) -> Result<Self> {
+    fn source(typed: &OsStr, no_glob: bool) -> Result<Self> {
         match url(typed)? {
             None if typed == "-" => {
                 Err(Usage::error("standard input is one object; leave off --recursive"))
@@ -64,6 +64,7 @@ impl End {
                 }
                 Ok(Self::Folder(folder))
             }
+            Some(url) if no_glob => Ok(Self::Objects(url)),
             Some(url) => {
                 let pattern = Pattern::parse(url.key())?;
                 Ok(if pattern.is_glob() {
@@ -86,10 +87,16 @@ impl End {
     }
 }
 
-/// Whether a source means many objects although nobody said so: it has wildcards.
-pub(crate) fn is_pattern(source: &OsStr) -> bool {
-    let url = url(source).ok().flatten();
-    url.is_some_and(|url| Pattern::parse(url.key()).is_ok_and(|pattern| pattern.is_glob()))
+/// Whether `cp` or `mv` means many objects: they were told so, or the source has a `*`. Keys that hold one are
+/// rare, while those with a `?` or a `[` are taken as they stand, as they were before there were wildcards.
+pub(crate) fn means_many(args: &CpArgs) -> bool {
+    let url = || url(&args.source).ok().flatten();
+    let has_star = || {
+        url().is_some_and(|url| {
+            url.key().contains('*') && Pattern::parse(url.key()).is_ok_and(|it| it.is_glob())
+        })
+    };
+    args.recursive || (!args.job.no_glob && has_star())
 }
 
 fn url(typed: &OsStr) -> Result<Option<S3Url>> {
@@ -122,7 +129,8 @@ impl Tree {
     }
 
     fn of(args: &CpArgs, environment: &Environment) -> Result<Self> {
-        let (source, target) = (End::source(&args.source)?, End::target(&args.target)?);
+        let (source, target) =
+            (End::source(&args.source, args.job.no_glob)?, End::target(&args.target)?);
         let mut options = JobOptions {
             follow_symlinks: !args.job.no_follow_symlinks,
             dry_run: args.job.dry_run,
@@ -171,7 +179,7 @@ pub(crate) struct Verification {
 impl Verification {
     /// What `verify` means.
     pub(crate) fn from_args(args: &VerifyArgs, environment: &Environment) -> Result<Self> {
-        let (folder, objects) = (End::source(&args.folder)?, End::source(&args.url)?);
+        let (folder, objects) = (End::source(&args.folder, true)?, End::source(&args.url, true)?);
         if !matches!((&folder, &objects), (End::Folder(_), End::Objects(_))) {
             return Err(Usage::error(
                 "it takes a folder and where its objects are; write it as brigade verify DIR \

@@ -93,8 +93,6 @@ pub(crate) struct Item {
     pub(crate) content_type: Option<String>,
     /// User metadata beside the job's.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// The caller's own number for it.
-    pub(crate) number: u64,
 }
 
 impl Item {

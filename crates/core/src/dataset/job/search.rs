@@ -38,13 +38,13 @@ pub(super) struct Searched {
 
 /// Hands on everything that is to be moved.
 pub(super) async fn run(engine: &Engine, job: &Job, items: mpsc::Sender<Item>) -> Result<Searched> {
-    let mut out = Out { engine, job, items, number: 0, local: local_names(job)? };
+    let mut out = Out { engine, job, items, local: local_names(job)? };
     let source = Seeing::default();
-    let names = Listed::of(&job.source, None, job.options.follow_symlinks, &job.options.cancel)?;
+    let names = Listed::of(&job.source, None, &job.options, job.options.follow_symlinks)?;
     let (target, extra) = if let Some(compared) = job.options.compare {
         let seen = Seeing::default();
         // Of the target only what is compared is told of, and links there are what they point to.
-        let theirs = Listed::of(&job.target, None, true, &job.options.cancel)?;
+        let theirs = Listed::of(&job.target, None, &job.options, true)?;
         let left = in_order(job, &job.source, names, &source, true);
         let right = in_order(job, &job.target, theirs, &seen, false);
         let pairs = compare(left, right);
@@ -231,7 +231,6 @@ struct Out<'a> {
     engine: &'a Engine,
     job: &'a Job,
     items: mpsc::Sender<Item>,
-    number: u64,
     /// What can be a file below the target folder, where that is one.
     local: Option<(Names, Below)>,
 }
@@ -390,12 +389,11 @@ impl Out<'_> {
     /// tells why.
     async fn hand_on(&mut self, entry: Entry, reason: &'static str) -> bool {
         let job = self.job;
-        self.number += 1;
         let (source, bytes) = (job.source.place_of(&entry.name), entry.size_bytes);
         if let Err(bad) = self.check_name(&entry.name) {
             return self.refused(source, bad);
         }
-        let (action, target, item) = match item_of(job, entry, self.number) {
+        let (action, target, item) = match item_of(job, entry) {
             Ok(item) => item,
             Err(error) => {
                 job.failed(source, None, &error);
@@ -443,10 +441,10 @@ fn reason(difference: Difference) -> &'static str {
 }
 
 /// What is done with an entry, where it goes, and the item for it.
-fn item_of(job: &Job, entry: Entry, number: u64) -> Result<(&'static str, String, Item)> {
+fn item_of(job: &Job, entry: Entry) -> Result<(&'static str, String, Item)> {
     let Entry { name, size_bytes, modified, .. } = entry;
     let target = job.target.place_of(&name);
-    let item = Item { size_bytes: Some(size_bytes), modified, number, ..Item::default() };
+    let item = Item { size_bytes: Some(size_bytes), modified, ..Item::default() };
     let key = |prefix: &str| {
         let key = format!("{prefix}{name}");
         if key.len() <= crate::url::MAX_KEY_BYTES {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use futures::StreamExt as _;
 
+use super::JobOptions;
 use crate::dataset;
 use crate::dataset::{Entry, ListOptions, Listing, Pattern, Walk, WalkOptions, Walked, walk};
 use crate::error::{Error, Result};
 use crate::object::Bucket;
-use crate::options::Cancel;
 
 /// Where a dataset is.
 ///
@@ -101,26 +101,31 @@ enum Kind {
 }
 
 impl Listed {
+    /// A walk leaves out what the filter's rules do, and does not enter folders for nothing.
     pub(super) fn of(
         side: &Side,
         start_after: Option<&str>,
+        how: &JobOptions,
         follow_symlinks: bool,
-        cancel: &Cancel,
     ) -> Result<Self> {
         let kind = match side {
             Side::Folder(folder) => {
                 let options = WalkOptions {
+                    filter: how.filter.clone(),
+                    sort: how.sort.clone(),
                     follow_symlinks,
-                    cancel: cancel.clone(),
-                    ..WalkOptions::default()
+                    cancel: how.cancel.clone(),
                 };
                 Kind::Walk(walk(folder.as_path(), options)?)
             }
             Side::Objects { bucket, prefix, pattern } => {
                 let under = pattern.as_ref().map_or(prefix.as_str(), Pattern::prefix);
                 let start_after = start_after.map(|name| format!("{prefix}{name}"));
-                let options =
-                    ListOptions { start_after, cancel: cancel.clone(), ..ListOptions::default() };
+                let options = ListOptions {
+                    start_after,
+                    cancel: how.cancel.clone(),
+                    ..ListOptions::default()
+                };
                 let listing = bucket.list(under, options);
                 Kind::List { listing, base: prefix.len(), pattern: pattern.clone() }
             }

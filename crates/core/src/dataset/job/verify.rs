@@ -109,10 +109,9 @@ async fn run(
         target: job.target.to_string(),
         dry_run: false,
     });
-    let cancel = &job.options.cancel;
     let (here, there) = (Seeing::default(), Seeing::default());
-    let ours = Listed::of(&job.source, None, job.options.follow_symlinks, cancel)?;
-    let theirs = Listed::of(&job.target, None, true, cancel)?;
+    let ours = Listed::of(&job.source, None, &job.options, job.options.follow_symlinks)?;
+    let theirs = Listed::of(&job.target, None, &job.options, true)?;
     let left = in_order(&job, &job.source, ours, &here, true);
     let right = in_order(&job, &job.target, theirs, &there, true);
     let mut report = VerifyReport {
