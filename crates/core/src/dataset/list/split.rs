@@ -5,13 +5,14 @@
 //! the key space is cut ahead of who reads: a key is guessed that lies some pages further on ([`Ranks`]),
 //! and a page is asked for that begins behind it. If anything comes, it is the first page of a segment of its
 //! own, from whose beginning the next guess goes on, and nothing was asked for in vain. How far apart guesses are
-//! follows from how many pages the segments turned out to have; one that is too long is cut once more.
+//! follows from how far apart the keys of the last pages were; a segment that turns out long is cut once more.
 //!
 //! Keys leave in order, from the first segment. Those behind it are only so many pages ahead, all
 //! together, so that memory does not grow with the listing; that is also why cuts must be near: a segment far away
 //! could not be listed to its end before its turn comes. Small listings are never cut, and neither are those
-//! of stores that list out of order. Where that shows only after a cut, all is listed again in one piece,
-//! since a segment may have ended too early: the stream says that the order is gone, and names come twice.
+//! of stores that list out of order. Each segment must end at the key that the next one begins with. Where
+//! it does not, or a key comes out of order after a cut, all is listed again in one piece, since a segment may
+//! have ended too early: the stream says that the order is gone, and names come twice.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -223,7 +224,8 @@ impl<P: Pages> Split<P> {
         if !self.may_cut || segment.is_over || segment.is_being_cut || segment.pages_until_cut > 0 {
             return;
         }
-        if !segment.is_open && segment.pages < wanted {
+        // What a segment must have is found first.
+        if segment.expects.is_some() || !segment.is_open && segment.pages < wanted {
             return;
         }
         let Some((at, is_near)) = segment.guess(&self.ranks, self.step(), wanted) else { return };
@@ -291,7 +293,7 @@ impl<P: Pages> Split<P> {
             Err(_) => return self.may_cut = false,
         }
         let has_passed = segment.course.last().is_some_and(|last| last >= at.as_str());
-        if segment.is_over || has_passed {
+        if segment.is_over || has_passed || segment.expects.is_some() {
             segment.was_in_vain(None, wanted);
             return;
         }
@@ -305,6 +307,9 @@ impl<P: Pages> Split<P> {
         self.next_id += 1;
         self.was_cut = true;
         self.segments.insert(index + 1, cut);
+        if self.segments[index + 1].is_over && !self.meets(index + 1) {
+            self.order_is_gone();
+        }
     }
 
     /// How far apart guesses are.
@@ -424,8 +429,8 @@ impl Segment {
     fn guess(&self, ranks: &Ranks, step: Option<u128>, wanted: u32) -> Option<(String, bool)> {
         let (first, last) = (self.first.as_deref()?, self.course.last()?);
         let (begun, now) = (ranks.of(first), ranks.of(last));
-        let by_itself =
-            (now - begun).checked_mul(u128::from(wanted))? / u128::from(self.pages.max(1));
+        let by_itself = now.saturating_sub(begun).checked_mul(u128::from(wanted))?
+            / u128::from(self.pages.max(1));
         let step = step.unwrap_or(by_itself).min(by_itself.saturating_mul(TRUST)).max(1);
         let near = begun.checked_add(step)?;
         let near = if self.is_open && near > now { near } else { now.checked_add(step)? };
