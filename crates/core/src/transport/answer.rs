@@ -143,7 +143,7 @@ impl Whole {
                 // One that tells of nothing may be a single element, with its name space in it.
                 let is_empty = self.len_bytes == self.head.len() && ends_with(b"/>");
                 // What is no such answer is the SDK's to refuse.
-                !is_one || is_empty || ends_with(b"DeleteResult>")
+                !is_one || is_empty || ends_with(b"/DeleteResult>")
             }
         }
     }
