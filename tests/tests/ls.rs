@@ -97,7 +97,7 @@ fn what_is_not_there_has_its_codes() {
     // A bucket with nothing in it is there.
     assert_eq!(ls(&Sandbox::new(), "s3://bucket").run().succeeded().text(), "");
     let run = du(&Sandbox::new(), "s3://bucket").run().succeeded();
-    assert_eq!(run.text().split_whitespace().collect::<Vec<_>>(), ["0", "0", "s3://bucket"]);
+    assert_eq!(run.text().split_whitespace().collect::<Vec<_>>(), ["0", "0", "s3://bucket/"]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn folders_and_storage_classes_are_summed() {
     assert_eq!(words[1], ["2000", "2", "s3://bucket/c/"]);
     assert_eq!(words[2], ["1000", "1", "GLACIER", "of", "storage", "class"]);
     assert_eq!(words[3][..2], ["4000", "4"]);
-    assert_eq!(words[4], ["5000", "5", "s3://bucket"]);
+    assert_eq!(words[4], ["5000", "5", "s3://bucket/"]);
     let rows = du(&sandbox, "s3://bucket/a/ --depth 1 --json").run().succeeded().json();
     assert_eq!((&rows[0]["prefix"], &rows[0]["bytes"]), (&"a/b/".into(), &1_000.into()));
     assert_eq!(rows[1]["by_storage_class"]["STANDARD"]["objects"], 2);
