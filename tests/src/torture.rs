@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use brigade_store::faults::{Action, Answer, Faults, Rule};
+use brigade_store::faults::{Action, Answer, Faults, Place, Rule};
 use rustix::process::Signal;
 
 use crate::cli::{Sandbox, eventually};
@@ -23,6 +23,15 @@ const KILLS_PER_TRANSFER: usize = 6;
 
 /// The longest that a process may run before it is killed. Most transfers take longer.
 const LONGEST_LIFE: Duration = Duration::from_millis(900);
+
+/// A connection that stands still does so for longer than it may.
+const STALL: Duration = Duration::from_secs(5);
+
+/// A part whose connection broke arrives so much later: another process may be at it by then.
+const LATE: Duration = Duration::from_millis(300);
+
+/// One of so many ranges of a round is damaged; a round that has fewer of them has none.
+const FLIPPED_BEFORE: u64 = 80;
 
 /// One transfer takes seconds; one that hangs must not hang everything.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -61,9 +70,9 @@ pub fn run(rounds: u32, size_bytes: u64, seed: u64) -> Outcome {
         let context = format!("seed {seed}, round {round}");
         // Through a relay, which remembers what was asked for.
         let relay = Relay::new(sandbox.store(), |_| Fate::Pass);
-        sandbox.store().faults().set(faults(seed_of_round)).expect("sound rules");
+        sandbox.store().faults().set(faults(seed_of_round, &mut random)).expect("sound rules");
         for line in ["f s3://bucket/k", "s3://bucket/k copy"] {
-            let line = format!("{line} --part-size 5MiB --retry-for 1m");
+            let line = format!("{line} --part-size 5MiB --retry-for 1m --stall-timeout 2s");
             torture(&sandbox, &relay, &line, &context, &mut random, &mut outcome);
         }
         outcome.faults += sandbox.store().faults().fired().total;
@@ -90,6 +99,9 @@ fn torture(
     outcome: &mut Outcome,
 ) {
     let started = Instant::now();
+    // How often something arrived damaged.
+    let damaged = || sandbox.store().faults().fired().rules.last().copied();
+    let damaged_before = damaged();
     let mut deaths = Vec::new();
     loop {
         assert!(started.elapsed() < LIMIT, "{line} does not end: {context}");
@@ -114,6 +126,10 @@ fn torture(
             }
             _ => panic!("{context}: {run}"),
         }
+    }
+    // Then each part is asked for once more, to find out which it was.
+    if damaged() != damaged_before {
+        return;
     }
     let seen = relay.seen();
     for (done, seen_by_then) in deaths {
@@ -149,12 +165,16 @@ fn part_of(request: &Request) -> Option<u32> {
 }
 
 /// What networks and stores do on a bad day, to a few requests of each kind.
-fn faults(seed: u64) -> Faults {
+fn faults(seed: u64, random: &mut fastrand::Rng) -> Faults {
     let slow_down = || Action::answer(503, "SlowDown");
     let internal = || Action::answer(500, "InternalError");
     let mut late = Answer::new(200, "InternalError");
     late.message = "we encountered an internal error".into();
+    let stall = |at| Action::Stall { at, time: Some(STALL) };
     let rules = [
+        Rule::on("UploadPart").chance(0.01).then(stall(Place::RequestBody(500_000))),
+        Rule::on("UploadPart").chance(0.02).then(Action::ApplyLate(Some(LATE))),
+        Rule::on("GetObject").chance(0.01).then(stall(Place::ResponseBody(700_000))),
         Rule::on("UploadPart").chance(0.03).then(slow_down()),
         Rule::on("UploadPart").chance(0.02).then(internal()),
         Rule::on("UploadPart").chance(0.02).then(Action::cut_request_body(1_000_000)),
@@ -170,6 +190,10 @@ fn faults(seed: u64) -> Faults {
             .chance(0.1)
             .then(internal()),
         Rule::on_any(["HeadObject", "HeadBucket"]).chance(0.1).then(slow_down()),
+        // The last: see `torture`. One only, since what is asked for a second time must be good.
+        Rule::on("GetObject")
+            .nth(random.u64(1..FLIPPED_BEFORE))
+            .then(Action::flip_response(99_999)),
     ];
     Faults::from(rules).seeded(seed)
 }

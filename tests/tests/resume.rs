@@ -1,15 +1,17 @@
 //! Transfers that died go on where they stopped, and never from something that is not so.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brigade::integrity::{Algorithm, Digest, Hasher};
 use brigade::{ErrorKind, Resume, SessionOptions, UploadOptions};
-use brigade_store::faults::{Action, Rule};
+use brigade_store::faults::{Action, Place, Rule};
 use brigade_store::{Backend, Options};
-use brigade_tests::cli::{BUCKET, Brigade, PART, Sandbox, eventually};
+use brigade_tests::cli::{BUCKET, Brigade, CUSTOMER_KEY, PART, Sandbox, eventually};
 use brigade_tests::files;
 use brigade_tests::relay::{Fate, Relay, Request};
 use futures::executor::block_on;
@@ -25,6 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 const UP: &str = "f s3://bucket/f --part-size 5MiB --concurrency 2";
 const DOWN: &str = "s3://bucket/f copy --concurrency 2";
+const DOWN_SMALL: &str = "s3://bucket/f copy --part-size 5MiB --concurrency 2";
 
 /// A transfer that was killed when a few parts were done, and the relay it went through: a store is
 /// known by its address.
@@ -447,6 +450,41 @@ fn a_torn_manifest_loses_what_was_torn_off() {
 }
 
 #[test]
+fn a_manifest_that_says_nothing_any_more_is_told() {
+    for len in [0, 30] {
+        let killed = Killed::upload();
+        let (manifest, upload) = (killed.manifest(), killed.upload_id());
+        let file = OpenOptions::new().write(true).open(&manifest).expect("there");
+        file.set_len(len).expect("torn");
+        let report = killed.again_with("--json").run().report();
+        assert!(warns(&report, "ends before it says what it is of"), "{report}");
+        assert!(warns(&report, "see brigade uploads list s3://bucket/f"), "{report}");
+        let object = killed.sandbox.session().bucket(BUCKET).object("f");
+        block_on(object.abort_upload(&upload)).expect("aborted");
+        killed.assert_done();
+    }
+}
+
+#[test]
+fn a_download_is_forgotten_whatever_its_name() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", PARTS * PART);
+    sandbox.cp(UP).run().succeeded();
+    let relay = Relay::slow(sandbox.store(), CRAWL);
+    let target = OsStr::from_bytes(b"no\xfftext");
+    let args = ["cp", "s3://bucket/f"].map(OsStr::new).into_iter().chain([target]);
+    let running = sandbox.brigade(args).endpoint(relay.url()).start();
+    eventually("a part is done", SOON, || sandbox.recorded_parts() > 0);
+    running.signal(Signal::KILL);
+    running.wait();
+    assert!(!files::leftovers(&sandbox.folder()).is_empty());
+    for found in brigade::unfinished(&sandbox.manifests()).expect("a folder") {
+        found.expect("readable").forget().expect("forgotten");
+    }
+    sandbox.assert_clean();
+}
+
+#[test]
 fn a_manifest_that_cannot_be_used_is_named() {
     type Harm = fn(&mut Vec<u8>);
     let damages: [(Harm, &str); 3] = [
@@ -582,6 +620,86 @@ fn starting_over_gives_up_what_was_there() {
     }
 }
 
+/// The customer's key is not recorded: it has to be given again, and has to be the same.
+#[test]
+fn what_is_under_a_customers_key_goes_on_with_that_key() {
+    let sandbox = Sandbox::with_tls();
+    let file = sandbox.file("f", PARTS * PART);
+    let with_key = |line: &str, key: &str| {
+        let line = format!("{line} --sse-c-key-env KEY --json");
+        sandbox.cp(&line).env("KEY", key).env("AWS_CA_BUNDLE", sandbox.ca_bundle())
+    };
+    let other_key = "YW5vdGhlciBrZXkgb2YgdGhlIHRlc3RzLCBvZiAzMiA=";
+    for (line, operation) in [(UP, "UploadPart"), (DOWN_SMALL, "GetObject")] {
+        // Some are done, and then no more.
+        let stall = Action::stall(Place::RequestEnd);
+        let rules = [
+            Rule::on(operation).times(3).then(Action::set_header("x-noted", "yes")),
+            Rule::on(operation).then(stall),
+        ];
+        sandbox.store().faults().set(rules).expect("sound");
+        let running = with_key(line, CUSTOMER_KEY).start();
+        eventually("a few parts are done", SOON, || {
+            sandbox.recorded_parts() == 3 && sandbox.store().faults().fired().rules == [3, 2]
+        });
+        running.signal(Signal::KILL);
+        running.wait();
+        sandbox.store().faults().clear();
+        sandbox.store().faults().release();
+        // Nothing is mixed, and what there is stays.
+        let refused = with_key(line, other_key).run();
+        assert_ne!(refused.code(), 0, "{refused}");
+        assert_eq!(sandbox.recorded_parts(), 3);
+        let report = with_key(line, CUSTOMER_KEY).run().report();
+        assert_eq!(report["resumed_bytes"], 3 * PART, "{report}");
+    }
+    files::assert_same(&file, &sandbox.path("copy"));
+    sandbox.assert_clean();
+}
+
+/// A download of a version goes on with that version, and is another one than that of the newest.
+#[test]
+fn a_version_goes_on_as_that_version() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", PARTS * PART);
+    sandbox.cp(UP).run().succeeded();
+    let versioned = || {
+        let told = || Action::set_header("x-amz-version-id", "v1");
+        [Rule::on_any(["HeadObject", "GetObject"])
+            .then(told())
+            .then(Action::RemoveQuery(vec!["versionId".into()]))]
+    };
+    let relay = Relay::slow(sandbox.store(), CRAWL);
+    sandbox.store().faults().set(versioned()).expect("sound");
+    let line = format!("{DOWN} --version-id v1");
+    let killed = Killed::kill(sandbox, relay, &line);
+    let report = killed.resume();
+    let recorded = killed.recorded * report["part_size_bytes"].as_u64().expect("a size");
+    assert!(report["resumed_bytes"].as_u64() >= Some(recorded), "{report}");
+    let asked = killed.relay.seen();
+    let mut ranges = asked.iter().filter(|request| request.operation() == "GetObject");
+    assert!(ranges.all(|request| request.target.contains("versionId=v1")));
+    killed.assert_done();
+}
+
+/// The store refused checksums: the parts' records have none, and it goes on all the same.
+#[test]
+fn an_upload_without_checksums_goes_on() {
+    let refuses = |request: &Request| {
+        let named =
+            ["x-amz-checksum-algorithm", "x-amz-checksum-crc64nvme", "x-amz-checksum-crc32"];
+        if request.method == "POST" && named.iter().any(|name| request.header(name).is_some()) {
+            Fate::error(400, "InvalidRequest")
+        } else {
+            Fate::Pass
+        }
+    };
+    let killed = Killed::upload_with(UP, refuses);
+    let report = killed.resume();
+    assert!(report["resumed_bytes"].as_u64() >= Some(killed.recorded * PART), "{report}");
+    killed.assert_done();
+}
+
 #[test]
 fn an_upload_that_is_gone_is_started_over() {
     let killed = Killed::upload();
@@ -622,6 +740,9 @@ fn a_completion_whose_answer_nobody_heard_was_one() {
     running.wait();
     let report = sandbox.cp(&format!("{UP} --json")).endpoint(relay.url()).run().report();
     assert_eq!(report["verified"], "full-object", "{report}");
+    // Nothing was moved, and nothing is said to have been fast.
+    assert_eq!(report["resumed_bytes"], PARTS * PART, "{report}");
+    assert_eq!(report["throughput_bytes_per_s"], 0, "{report}");
     assert_eq!(relay.count("UploadPart") as u64, PARTS);
     assert_eq!(relay.count("CreateMultipartUpload"), 1);
     sandbox.assert_clean();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use brigade::{RetryOptions, Session, SessionOptions, UploadOptions};
+use brigade_store::faults::{Action, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{BUCKET, Brigade, PART, SECRET_KEY, Sandbox};
 use brigade_tests::files::assert_same;
@@ -121,6 +122,42 @@ fn a_silent_connection_is_given_up_when_it_was_said() {
     assert_eq!(run.report()["retries"], 1);
 }
 
+/// A store that reads no further is given up for the part, which goes once more.
+#[test]
+fn a_body_that_stands_still_goes_again() {
+    let sandbox = Sandbox::new();
+    sandbox.file("f", 2 * 3 * PART);
+    let stall = Action::stall(Place::RequestBody(1 << 20));
+    sandbox.store().faults().set(Rule::on("UploadPart").nth(1).then(stall)).expect("sound");
+    let line = "f s3://bucket/f --part-size 15MiB --stall-timeout 1s --json";
+    let run = sandbox.cp(line).run();
+    assert!(run.elapsed < Duration::from_secs(30), "{run}");
+    let report = run.report();
+    assert!(report["retries"].as_u64() >= Some(1), "{report}");
+    assert_eq!(report["verified"], "full-object", "{report}");
+    assert_eq!(sandbox.store().faults().fired().rules, [1]);
+    sandbox.store().faults().release();
+    sandbox.assert_clean();
+}
+
+/// Putting parts together takes a store minutes, in which it says nothing.
+#[test]
+fn a_completion_may_be_silent_for_long() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("f", 3 * PART);
+    let stall_timeout = Duration::from_millis(200);
+    let late = Action::delay(8 * stall_timeout);
+    sandbox.store().faults().set(Rule::on("CompleteMultipartUpload").then(late)).expect("sound");
+    block_on(async {
+        let options = SessionOptions { stall_timeout, ..sandbox.session_options() };
+        let session = Session::new(options).await.expect("a session");
+        let options = UploadOptions { part_size_bytes: Some(PART), ..UploadOptions::default() };
+        session.bucket(BUCKET).object("f").upload_file_with(&file, options).await.expect("stored");
+    });
+    assert_eq!(sandbox.store().faults().fired().rules, [1]);
+    sandbox.assert_clean();
+}
+
 #[test]
 fn times_that_make_no_sense_are_refused() {
     let sandbox = Sandbox::new();
@@ -190,6 +227,17 @@ fn keys_that_are_rotated_in_their_file_are_found() {
     let report = command.endpoint(relay.url()).run().report();
     assert!(report["retries"].as_u64() <= Some(2), "{report}");
     assert!(relay.seen().iter().any(|request| is_signed_with(request, NEW_KEY)));
+
+    // The same down.
+    write(&keys, OLD_KEY);
+    let rotated = keys.clone();
+    let relay = expiring(&sandbox, "ExpiredToken", move || write(&rotated, NEW_KEY));
+    let line = "s3://bucket/f copy --part-size 5MiB --concurrency 2 --retries 0 --json";
+    let command = without_keys(sandbox.cp(line)).env("AWS_SHARED_CREDENTIALS_FILE", &keys);
+    let report = command.endpoint(relay.url()).run().report();
+    assert!((1..=2).contains(&report["retries"].as_u64().expect("a number")), "{report}");
+    assert!(relay.seen().iter().any(|request| is_signed_with(request, NEW_KEY)));
+    assert_same(&sandbox.path("f"), &sandbox.path("copy"));
     sandbox.assert_clean();
 }
 
@@ -260,9 +308,15 @@ fn credentials_that_stay_expired_are_told_once() {
 
 /// A relay before `home` that sends every request for the bucket to `place`.
 fn sending(home: &Sandbox, headers: impl Fn(&Request) -> String + Send + Sync + 'static) -> Relay {
-    Relay::new(home.store(), move |request| {
-        Fate::error_with(307, "TemporaryRedirect", headers(request))
-    })
+    sending_with(home, (307, "TemporaryRedirect"), headers)
+}
+
+fn sending_with(
+    home: &Sandbox,
+    (status, code): (u16, &'static str),
+    headers: impl Fn(&Request) -> String + Send + Sync + 'static,
+) -> Relay {
+    Relay::new(home.store(), move |request| Fate::error_with(status, code, headers(request)))
 }
 
 #[test]
@@ -289,18 +343,21 @@ fn a_bucket_at_another_host_of_the_store_is_found() {
     let region = Some("eu-test-1".to_owned());
     let other = Sandbox::with(Options { region, ..Sandbox::options() });
     home.file("f", 3 * PART);
-    let there = other.store().endpoint_url();
-    let relay = sending(&home, move |request| {
-        format!("Location: {there}{}\r\nx-amz-bucket-region: eu-test-1\r\n", request.target)
-    });
-    let line = "f s3://bucket/f --part-size 5MiB --retries 0";
-    home.cp(line).endpoint(relay.url()).run().succeeded_silently();
-    assert_eq!(relay.seen().len(), 1, "{:?}", relay.seen());
-    let line = "s3://bucket/f back --part-size 5MiB --retries 0";
-    home.cp(line).endpoint(relay.url()).run().succeeded_silently();
-    assert_eq!(relay.seen().len(), 2, "{:?}", relay.seen());
-    assert_same(&home.path("f"), &home.path("back"));
-    assert_eq!(home.store().stats().unfinished_uploads, 0);
+    for refusal in [(307, "TemporaryRedirect"), (301, "PermanentRedirect")] {
+        let there = other.store().endpoint_url();
+        let relay = sending_with(&home, refusal, move |request| {
+            format!("Location: {there}{}\r\nx-amz-bucket-region: eu-test-1\r\n", request.target)
+        });
+        let line = "f s3://bucket/f --part-size 5MiB --retries 0";
+        home.cp(line).endpoint(relay.url()).run().succeeded_silently();
+        assert_eq!(relay.seen().len(), 1, "{:?}", relay.seen());
+        let line = "s3://bucket/f back --part-size 5MiB --retries 0";
+        home.cp(line).endpoint(relay.url()).run().succeeded_silently();
+        assert_eq!(relay.seen().len(), 2, "{:?}", relay.seen());
+        assert_same(&home.path("f"), &home.path("back"));
+        assert_eq!(home.store().stats().unfinished_uploads, 0);
+        std::fs::remove_file(home.path("back")).expect("there");
+    }
 }
 
 #[test]

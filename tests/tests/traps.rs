@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brigade::ListOptions;
+use brigade::limits::StoreProfile;
+use brigade::{CopyOptions, Session, SessionOptions};
 use brigade_store::faults::{Action, Answer, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{CUSTOMER_KEY, PART, SECRET_KEY, Sandbox, eventually};
@@ -473,8 +475,7 @@ fn trap_13_a_flipped_bit_that_persists_is_a_failure() {
     }
 }
 
-/// The whole object's checksum on a part of it, a composite without its `-N`, attributes without
-/// parts: no false alarm.
+/// The whole object's checksum on a part of it, a composite without its `-N`: no false alarm.
 #[test]
 fn trap_14_checksums_in_the_wrong_place_are_no_alarm() {
     let trap = Trap::with_file(3 * PART);
@@ -483,11 +484,27 @@ fn trap_14_checksums_in_the_wrong_place_are_no_alarm() {
     trap.misbehave([
         Rule::on("GetObject").then(Action::WholeChecksum).then(Action::StripChecksumSuffix),
         Rule::on("HeadObject").then(Action::StripChecksumSuffix),
-        Rule::on("GetObjectAttributes").then(Action::remove_element("ObjectParts")),
     ]);
     let report = trap.download("--verify require");
     assert_eq!(report["verified"], "composite", "{report}");
     assert!(trap.fired()[0] == 3 && trap.fired()[1] >= 1, "{:?}", trap.fired());
+}
+
+/// Attributes without parts, where only they tell the sizes of the parts: no false alarm, and no false
+/// proof.
+#[test]
+fn trap_14_attributes_without_parts_prove_nothing() {
+    let trap = Trap::with_file(2 * PART + 1_000);
+    // Its checksum is over parts, of sizes that nobody would guess.
+    trap.upload("--store-profile generic");
+    trap.misbehave([
+        Rule::on("HeadObject").then(Action::remove_header("x-amz-mp-parts-count")),
+        Rule::on("GetObjectAttributes").then(Action::remove_element("ObjectParts")),
+    ]);
+    let report = trap.cp(&format!("{DOWN} --json")).run().report();
+    trap.assert_copied();
+    assert_eq!(report["verified"], "unverified", "{report}");
+    assert!(trap.fired()[1] >= 1, "{:?}", trap.fired());
 }
 
 /// Nothing that a checksum on a range says is taken for proof, or for its opposite.
@@ -719,8 +736,46 @@ fn trap_21_a_part_without_an_etag_is_a_failure() {
     trap.assert_nothing_stored();
 }
 
-// 22. `UploadPartCopy` that is silent for a minute comes with copies inside a store: there is no command
-// that makes one yet.
+/// A store copies for minutes without a word, or with nothing but white space: no time-out, however
+/// short a silence of other requests may be.
+#[test]
+fn trap_22_a_silent_copy_is_no_time_out() {
+    let trap = Trap::with_object(2 * PART);
+    let (time, every) = (Duration::from_millis(1_700), Duration::from_millis(100));
+    let (silent, blank) = (Action::delay(time), Action::Trickle { time, every });
+    trap.misbehave([
+        Rule::on("CopyObject").key("a").then(silent.clone()),
+        Rule::on("CopyObject").key("b").then(blank.clone()),
+        Rule::on("UploadPartCopy").part(1).then(silent),
+        Rule::on("UploadPartCopy").part(2).then(blank),
+    ]);
+    let session = |max_single_put_bytes| {
+        let profile = StoreProfile { max_single_put_bytes, ..StoreProfile::generic() };
+        let options = SessionOptions {
+            // Other requests get six times that.
+            stall_timeout: Duration::from_millis(200),
+            store_profile: Some(profile),
+            ..trap.session_options()
+        };
+        block_on(Session::new(options)).expect("a session")
+    };
+    let (whole, parts) = (session(1 << 30), session(PART));
+    let copy = |session: &Session, key: &str| {
+        let source = "s3://bucket/f".parse().expect("a URL");
+        session.bucket("bucket").object(key).copy_from(&source, CopyOptions::default())
+    };
+    let copies = [copy(&whole, "a"), copy(&whole, "b"), copy(&parts, "c")];
+    for copied in block_on(futures::future::join_all(copies)) {
+        let report = copied.expect("copied");
+        assert!(report.retries == 0 && report.verified.is_proof(), "{report:?}");
+    }
+    assert_eq!(trap.fired(), [1, 1, 1, 1]);
+    trap.behave();
+    for key in ["a", "b", "c"] {
+        trap.cp(&format!("s3://bucket/{key} copy")).run().succeeded();
+        trap.assert_copied();
+    }
+}
 
 /// Nothing, a byte, and whatever lies beside a part's size: the right requests, the right bytes.
 #[test]
@@ -872,7 +927,43 @@ fn trap_27_half_a_listing_is_no_listing() {
     assert_eq!(trap.listed("").lines().count(), 2_500);
 }
 
-// 28. Failures inside `DeleteObjects` come with deleting: there is no command that deletes yet.
+/// 200 with failures inside: each key that failed is told with its reason, the others are gone, and the
+/// code says that it was in part.
+#[test]
+fn trap_28_keys_that_fail_inside_a_success_are_told() {
+    let trap = Trap::with_file(1);
+    for key in ["a", "b", "locked/1", "locked/2"] {
+        trap.cp(&format!("f s3://bucket/d/{key}")).run().succeeded();
+    }
+    trap.misbehave(
+        Rule::on("DeleteObjects").then(Action::refuse_key("d/locked/*", "AccessDenied")),
+    );
+    let run = trap.brigade(["rm", "-r", "s3://bucket/d", "--json"]).run();
+    assert_eq!((run.code(), trap.count("DeleteObjects")), (3, 1), "{run}");
+    let lines = run.json();
+    let of = |event: &str| -> Vec<_> {
+        let told = lines.iter().filter(|line| line["event"] == event);
+        told.map(|line| line["key"].as_str().expect("a key").to_owned()).collect()
+    };
+    assert_eq!(of("deleted"), ["d/a", "d/b"]);
+    assert_eq!(of("delete_failed"), ["d/locked/1", "d/locked/2"]);
+    let sum = lines.last().expect("a sum");
+    assert_eq!((&sum["deleted"], &sum["failed"]), (&2.into(), &2.into()), "{run}");
+    for key in ["d/locked/1", "d/locked/2"] {
+        let line = format!("brigade: error: delete s3://bucket/{key}: ");
+        assert!(run.stderr.contains(&line), "{run}");
+    }
+    assert!(run.stderr.contains("s3:DeleteObject"), "{run}");
+    trap.behave();
+    for (key, code) in [("a", 4), ("b", 4), ("locked/1", 0), ("locked/2", 0)] {
+        let looked = trap.brigade(["stat", &format!("s3://bucket/d/{key}")]).run();
+        assert_eq!(looked.code(), code, "{looked}");
+    }
+    // One key alone ends as its failure does.
+    let only = Action::answer(403, "AccessDenied");
+    trap.misbehave(Rule::on_any(["DeleteObjects", "DeleteObject"]).then(only));
+    trap.brigade(["rm", "s3://bucket/d/locked/1"]).run().failed(5);
+}
 
 /// A late duplicate of a part took its place under another `ETag`, and Complete answers
 /// `InvalidPart`: the parts are listed, and the listed `ETag`s are good.

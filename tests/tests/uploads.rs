@@ -205,6 +205,13 @@ fn a_failure_does_not_keep_the_others() {
     assert_eq!(kinds, ["error", "error", "resumed"]);
     assert_eq!((&last(&run)["failed"], run.code()), (&2.into(), 3));
     assert!(run.stderr.contains("x.upload: it is not a manifest"), "{run}");
+    assert!(run.stderr.contains("; remove it, and what it may tell of: "), "{run}");
+    // One of a later version is of use to that.
+    std::fs::write(yard.sandbox.manifests().join("x.upload"), "brigade manifest 7\n{}\n")
+        .expect("written");
+    let said = yard.brigade("resume --dry-run").run().stderr;
+    assert!(said.contains("; resume with the version that began it"), "{said}");
+    assert!(!said.contains("remove it"), "{said}");
     // What it would come to is not tried, but what cannot be is told.
     let run = yard.brigade("resume --dry-run").run();
     assert!(run.text().ends_with("\nwould resume 1, failed 1\n"), "{run}");

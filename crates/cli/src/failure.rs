@@ -57,6 +57,16 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Of an error of the engine.
+    pub(crate) fn of(error: &brigade::Error) -> Self {
+        Self {
+            exit: error.kind().into(),
+            kind: kind_name(error.kind()),
+            message: error.to_string(),
+            advice: error.advice().map(str::to_owned),
+        }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::USAGE,
@@ -67,17 +77,23 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, where the command was another than the `cp` that the advice speaks to.
+    pub(crate) fn of_another_command(mut self) -> Self {
+        let spelt_out =
+            |text: &str| text.replace("with --no-resume", "with brigade cp --no-resume");
+        self.message = spelt_out(&self.message);
+        self.advice = self.advice.as_deref().map(spelt_out);
+        self
+    }
+}
+
 impl From<&anyhow::Error> for Failure {
     fn from(error: &anyhow::Error) -> Self {
         // The chain in one line, outermost first, as far as it says anything new.
         let message = crate::format::one_line(&format!("{error:#}"));
         if let Some(error) = error.downcast_ref::<brigade::Error>() {
-            return Self {
-                exit: error.kind().into(),
-                kind: kind_name(error.kind()),
-                message: error.to_string(),
-                advice: error.advice().map(str::to_owned),
-            };
+            return Self::of(error);
         }
         if let Some(Resumable { error, .. }) = error.downcast_ref::<Resumable>() {
             return Self {

@@ -75,6 +75,13 @@ pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// Two names as a line of `source TAB target`: what would end a name or the line is written as `\t`, `\n`
+/// and `\\`. `run` reads it.
+pub(crate) fn tab_line(source: &str, target: &str) -> String {
+    let plain = |text: &str| text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n");
+    format!("{}\t{}", plain(source), plain(target))
+}
+
 /// Keys and file names may hold newlines or escape sequences; a terminal must not obey them, and a
 /// log must not see two lines.
 pub(crate) fn one_line(text: &str) -> String {

@@ -109,6 +109,11 @@ impl Engine {
         Self { stages: Arc::clone(&self.stages), home: lane }
     }
 
+    /// Whether it is of the same session.
+    pub(crate) fn is_of_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.stages, &other.stages)
+    }
+
     /// Requests over this transfer's own lane: everything but the parts.
     pub(crate) fn calls(&self) -> &Calls {
         self.calls_on(self.home)
@@ -269,7 +274,7 @@ pub(crate) fn naming_the_stopped(operation: &'static str, url: &S3Url) -> impl F
     }
 }
 
-fn no_such_bucket(bucket: &str) -> Error {
+pub(crate) fn no_such_bucket(bucket: &str) -> Error {
     Error::new(ErrorKind::NotFound, "look at", format!("s3://{bucket}"), "no such bucket")
         .advise("check the bucket's name and the endpoint")
 }

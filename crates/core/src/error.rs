@@ -100,6 +100,7 @@ struct Inner {
     /// How much is done and kept for a later run: "3 MiB of 8 MiB".
     kept: Option<String>,
     retry_after: Option<Duration>,
+    is_stall: bool,
     remedy: Option<Remedy>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -151,6 +152,7 @@ impl Error {
             code: None,
             kept: None,
             retry_after: None,
+            is_stall: false,
             remedy: None,
             source: None,
         }))
@@ -216,6 +218,18 @@ impl Error {
     pub(crate) fn retry_after(mut self, pause: Option<Duration>) -> Self {
         self.0.retry_after = pause;
         self
+    }
+
+    /// Keeps that a connection stood still, and nothing else went wrong.
+    #[must_use]
+    pub(crate) fn stalled(mut self) -> Self {
+        self.0.is_stall = true;
+        self
+    }
+
+    /// Whether a connection stood still.
+    pub(crate) fn is_stall(&self) -> bool {
+        self.0.is_stall
     }
 
     /// Keeps what may help.

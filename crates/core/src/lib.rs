@@ -21,6 +21,7 @@
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod account;
+mod copy;
 pub mod dataset;
 mod download;
 mod engine;
@@ -40,22 +41,26 @@ mod report;
 mod schedule;
 mod session;
 mod transport;
+mod turn;
 mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::{Entry, ListOptions, Listed, Listing};
+pub use dataset::{
+    DeleteOptions, DeleteReport, Deletion, Entry, ListOptions, Listed, Listing, Versions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
-    Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, ContentHeaders, CopyOptions, Credentials, CustomerKey, Description,
+    DirectIo, DownloadOptions, Encryption, Resume, RetryOptions, SessionOptions, StreamOptions,
+    UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
 pub use session::{BucketInfo, Session};
-pub use transport::ObjectInfo;
 pub use transport::connect::{Proxies, Resolve, Resolving};
+pub use transport::{ObjectInfo, ObjectVersion};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

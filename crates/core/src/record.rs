@@ -18,7 +18,7 @@ use crate::file::{Journal, JournalError};
 use crate::integrity::{Algorithm, ChecksumType, Digest};
 use crate::manifest::{self, Difference, Manifest, Record, Transfer};
 use crate::options::Resume;
-use crate::progress::{Emitter, Event};
+use crate::progress::{CANNOT_BE_RESUMED, Emitter, Event};
 
 /// How names of manifests of uploads end.
 pub(crate) const UPLOAD_SUFFIX: &str = ".upload";
@@ -87,6 +87,7 @@ impl Recorder {
             return Ok((Self::default(), None));
         }
         let starts_over = *resume == Resume::StartOver;
+        let was_there = path.symlink_metadata().is_ok();
         let opened = Journal::open(path, manifest::MAX_BYTES).or_else(|error| match error {
             // What cannot be read may still be removed.
             JournalError::Unreadable(_) if starts_over && std::fs::remove_file(path).is_ok() => {
@@ -124,6 +125,15 @@ impl Recorder {
             holds_something: AtomicBool::new(false),
             warnings: warnings.clone(),
         })));
+        let says_nothing = decoded.as_ref().is_some_and(|decoded| decoded.manifest.is_none());
+        if says_nothing && (was_there || !content.is_empty()) && opening.is_of_upload() {
+            warnings.tell(format!(
+                "the manifest {} ends before it says what it is of: an unfinished upload that it told of \
+                 may still be on the store; see brigade uploads list {}",
+                path.display(),
+                opening.target
+            ));
+        }
         let (valid_bytes, found) =
             decoded.map_or((0, None), |decoded| (decoded.valid_bytes, decoded.manifest));
         if valid_bytes < content.len() {
@@ -243,6 +253,10 @@ impl Recorder {
 }
 
 impl Opening {
+    fn is_of_upload(&self) -> bool {
+        self.path.as_os_str().as_encoded_bytes().ends_with(UPLOAD_SUFFIX.as_bytes())
+    }
+
     /// An error about the manifest, not about what it is of.
     pub(crate) fn refuse(&self, kind: ErrorKind, detail: impl Into<String>) -> Error {
         Error::new(kind, self.operation, self.target.clone(), detail)
@@ -293,7 +307,7 @@ impl Opening {
 }
 
 fn cannot_be_resumed(why: &str, path: &Path) -> String {
-    format!("this transfer cannot be resumed: {} cannot be written: {why}", path.display())
+    format!("{CANNOT_BE_RESUMED}: {} cannot be written: {why}", path.display())
 }
 
 /// Whether a later run may fare better with what is there. Not where the bytes, or the place that

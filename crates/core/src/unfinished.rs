@@ -1,6 +1,8 @@
 //! What is unfinished: the transfers that manifests on this machine tell of, and the multipart uploads
 //! that a store lists.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -118,8 +120,8 @@ impl Unfinished {
     /// The partial file of a download.
     pub fn partial(&self) -> Option<PathBuf> {
         let Side::Download { .. } = self.manifest.transfer.side else { return None };
-        let name = self.path.file_name()?.to_str()?.strip_suffix(MANIFEST_SUFFIX)?;
-        Some(self.path.with_file_name(name))
+        let name = self.path.file_name()?.as_bytes().strip_suffix(MANIFEST_SUFFIX.as_bytes())?;
+        Some(self.path.with_file_name(OsStr::from_bytes(name)))
     }
 }
 
@@ -145,14 +147,18 @@ fn read(path: PathBuf, link: Option<PathBuf>) -> Result<Option<Unfinished>> {
         }
     };
     let decoded = manifest::decode(&content).map_err(|damage| {
+        let advice = match damage {
+            manifest::Damage::Newer { .. } => "resume with the version that began it",
+            _ => "remove it, and what it may tell of: brigade uploads list s3://bucket",
+        };
         Error::new(ErrorKind::Io, OPERATION, path.display().to_string(), damage.to_string())
-            .advise("remove it, and what it may tell of: brigade uploads list s3://bucket")
+            .advise(advice)
     })?;
     let Some(manifest) = decoded.manifest else { return Ok(None) };
     // What is in it is carried out. One beside a target may come from whoever may write there.
     let is_in_place = match manifest.transfer.side {
-        Side::Upload { .. } => link.is_none(),
         Side::Download { .. } => path.parent() == manifest.transfer.path().parent(),
+        _ => link.is_none(),
     };
     if !is_in_place {
         let detail = "it is not where a manifest of that transfer belongs";

@@ -62,16 +62,17 @@ impl Glob {
         self.tokens.iter().any(|token| !matches!(token, Token::Literal(_)))
     }
 
-    /// The body of a regular expression, without anchors, under the flag `s`.
+    /// The body of a regular expression over bytes, without anchors, under the flag `s`. What stands for many characters goes by
+    /// bytes, which makes it small: in a name, which is UTF-8, what follows can only begin where a character does.
     pub(super) fn regex(&self) -> String {
         let mut regex = String::new();
         for token in &self.tokens {
             match token {
                 Token::Literal(c) => push_literal(&mut regex, *c),
                 Token::One => regex.push_str("[^/]"),
-                Token::Some => regex.push_str("[^/]*"),
-                Token::Anything => regex.push_str(".*"),
-                Token::Folders => regex.push_str("(?:.*/)?"),
+                Token::Some => regex.push_str("(?-u:[^/]*)"),
+                Token::Anything => regex.push_str("(?-u:.*)"),
+                Token::Folders => regex.push_str("(?:(?-u:.*)/)?"),
                 Token::Class { negated, ranges } => {
                     regex.push_str(if *negated { "[^/" } else { "[[" });
                     for (first, last) in ranges {
@@ -163,14 +164,14 @@ fn in_class(rest: &mut Peekable<Chars<'_>>) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use regex::Regex;
+    use regex::bytes::Regex;
 
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
         let glob = Glob::parse(pattern).expect("sound");
         let regex = Regex::new(&format!("(?s)\\A{}\\z", glob.regex())).expect("sound");
-        regex.is_match(name)
+        regex.is_match(name.as_bytes())
     }
 
     #[test]

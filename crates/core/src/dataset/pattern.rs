@@ -4,7 +4,7 @@
 //! only that is looked at; what is listed is then matched as a whole. Names below the last `/` before
 //! the wildcard are what a copy keeps: `2026-*/*.gz` into a folder makes `2026-11/a.gz` there.
 
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::glob::Glob;
 use crate::error::{Error, ErrorKind, Result};
@@ -82,7 +82,7 @@ impl Pattern {
     pub fn matches(&self, key: &str) -> bool {
         match &self.regex {
             // Most keys that don't match are told by the prefix, where one lists more than was asked.
-            Some(regex) => key.starts_with(&self.prefix) && regex.is_match(key),
+            Some(regex) => key.starts_with(&self.prefix) && regex.is_match(key.as_bytes()),
             None => key == self.prefix,
         }
     }

@@ -13,6 +13,7 @@ use crate::plan::Part;
 use crate::progress::Event;
 use crate::schedule::{LaneId, Memory, RetryScope};
 use crate::transport::Pin;
+use crate::turn::Turn;
 use crate::url::S3Url;
 
 /// An attempt that moved this much was no wasted one: a long range over a path that breaks every
@@ -20,13 +21,13 @@ use crate::url::S3Url;
 const PROGRESS_BYTES: u64 = MIB;
 
 /// What all ranges of a download have in common.
-pub(super) struct Request {
-    pub(super) engine: Engine,
-    pub(super) url: S3Url,
-    pub(super) pin: Arc<Pin>,
-    pub(super) total_bytes: u64,
-    pub(super) scope: RetryScope,
-    pub(super) flow: Flow,
+pub(crate) struct Request {
+    pub(crate) engine: Engine,
+    pub(crate) url: S3Url,
+    pub(crate) pin: Arc<Pin>,
+    pub(crate) total_bytes: u64,
+    pub(crate) scope: RetryScope,
+    pub(crate) flow: Flow,
 }
 
 impl Request {
@@ -43,7 +44,7 @@ impl Request {
 }
 
 /// Where the bytes of a range go.
-pub(super) trait Sink: Send {
+pub(crate) trait Sink: Send {
     /// Takes the next ones.
     fn take(&mut self, chunk: Bytes) -> impl Future<Output = Result<()>> + Send;
 
@@ -61,7 +62,7 @@ impl<F: FnMut(Bytes) -> Result<()> + Send> Sink for F {
 
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
 /// once, to `sink`; nothing more is received before that is done with it.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     request: &Request,
     lane: LaneId,
     part: Part,
@@ -143,7 +144,14 @@ async fn fetch_once(
     let answered = Instant::now();
     request.flow.answered(Duration::ZERO, answered - asked);
     let mut taking = Duration::ZERO;
-    while let Some(chunk) = range.next().await? {
+    let turn = Turn::mine();
+    loop {
+        if let Some(turn) = &turn {
+            let waiting = Instant::now();
+            turn.comes().await;
+            taking += waiting.elapsed();
+        }
+        let Some(chunk) = range.next().await? else { break };
         let len = chunk.len() as u64;
         if len > part.len_bytes - *reached {
             return Err(broken("the store sent more bytes than it was asked for".into()));

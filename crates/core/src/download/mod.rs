@@ -6,6 +6,7 @@
 //! computed is held against what the store recorded, and only then does a file get its name. A
 //! download that ends early keeps what it has for a later run to go on with.
 
+mod check;
 mod disk;
 mod expect;
 mod fetch;
@@ -22,11 +23,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 
+pub(crate) use self::check::{Content, check};
 use self::disk::ToDisk;
-use self::expect::{Expectation, Found};
-use self::fetch::{Request, fetch, fetch_again};
+pub(crate) use self::expect::{Expectation, Found, find};
+use self::fetch::fetch_again;
+pub(crate) use self::fetch::{Request, fetch};
 use self::resume::Target;
-use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
+pub(crate) use self::sums::{InOrder, Sums};
+use self::sums::{Need, PartHashers, PartSums, Segmented};
 use crate::account::Account;
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +43,7 @@ use crate::progress::{Event, Operation};
 use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::{
-    Cost, First, RetryScope, STOP_GRACE, Window, hedged, run_ordered, run_parts,
+    Cost, First, RetryScope, STOP_GRACE, Window, hedged, is_near, run_ordered, run_parts,
 };
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
@@ -49,6 +53,10 @@ const OPERATION: &str = "download";
 /// Ranges of a stream wait in memory for their turn: as small as still fills a connection (AWS
 /// advises 8 to 16 MB), because the window multiplies them.
 const STREAM_RANGE_BYTES: u64 = 4 * MIB;
+
+/// The same from a store next door, where a request costs no round trip worth mentioning: those that wait stay
+/// in the processors' caches. A stream took a seventh less CPU time than with twice as much.
+const NEAR_RANGE_BYTES: u64 = 2 * MIB;
 
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;
@@ -104,7 +112,9 @@ pub(crate) async fn to_writer(
     if let Some((found, _)) = asked.await {
         download.found = found;
     }
-    let range = options.part_size_bytes.unwrap_or(STREAM_RANGE_BYTES);
+    let near = is_near(download.answered_after);
+    let fitting = if near { NEAR_RANGE_BYTES } else { STREAM_RANGE_BYTES };
+    let range = options.part_size_bytes.unwrap_or(fitting);
     let plan = plan::download(download.info.size_bytes, Some(range), None)
         .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
     download.tell_start(&plan, label);
@@ -176,7 +186,7 @@ impl<'a> Download<'a> {
         }
         let found = match options.verify {
             Verify::Off => Found::unasked(&info),
-            _ => expect::find(engine, url, &info, &pin, &scope).await?,
+            _ => find(engine, url, &info, &pin, &scope).await?,
         };
         if let Expectation::Nothing { why } = &found.expectation
             && options.verify != Verify::Off
@@ -235,6 +245,10 @@ impl<'a> Download<'a> {
     ) -> Result<(Verified, Option<Checksum>)> {
         let need = self.found.need(plan);
         file.choose_writer(plan, self.options.direct_io, &need);
+        // A disk may need more of them to be busy.
+        if !file.partial.writer().is_direct() {
+            self.scope.window().begins_nearby(self.engine.lanes(), self.answered_after);
+        }
         let moving = Instant::now();
         let moved = self.move_parts(file, plan, &need).await;
         self.account.moved_since(moving);
@@ -467,7 +481,7 @@ impl<'a> Download<'a> {
         let lanes = Arc::clone(self.engine.lanes());
         // It waits in memory for its turn, all of it.
         let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
-        self.scope.window().begins_a_stream(&lanes, self.answered_after);
+        self.scope.window().begins_nearby(&lanes, self.answered_after);
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut joining = need.joining();
         let mut fetched = plan.parts();
@@ -588,7 +602,8 @@ impl<'a> Download<'a> {
             retries: self.scope.repeated(),
             verified,
             checksum: checksum.as_ref().map(ReportedChecksum::from),
-            etag: self.info.etag.map(|etag| etag.trim_matches('"').to_owned()),
+            etag: self.info.etag.as_deref().map(|etag| etag.trim_matches('"').to_owned()),
+            source_etag: self.info.etag,
             version_id: self.info.version_id,
             store_profile: self.engine.store().profile().name.clone(),
             warnings: self.record_warnings.all().into_iter().chain(self.warnings).collect(),

@@ -9,6 +9,8 @@
 //! cache, a few hundredths of a millisecond; handing that to another thread and waking up again
 //! costs more, and the frame would then be in the other core's cache.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::held::Held;
@@ -26,6 +28,13 @@ pub(crate) const FRAME_BYTES: usize = 256 * 1024;
 /// so it is not a small one.
 const RELEASE_STEP_BYTES: u64 = 1 << 20;
 
+/// Read at once to be looked at: with what looks at it, it stays in a core's second-level cache.
+const LOOK_BYTES: usize = 128 * 1024;
+
+thread_local! {
+    static LOOKED_AT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The bytes of a part, wherever they are; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Content(Kind);
@@ -34,6 +43,8 @@ pub(crate) struct Content(Kind);
 enum Kind {
     Held(Bytes),
     // In several pieces.
+    Collected(Held),
+    // The same, of a file.
     Gathered(Source, Part, Held),
     // The part lies within the source: `Source::content` saw to it.
     Mapped(Source, Part),
@@ -53,10 +64,16 @@ impl Content {
         Self(Kind::Read(source, part))
     }
 
+    /// What was received: pieces as [`Collected`](super::Collected) gives them.
+    pub(crate) fn collected(pieces: Vec<Bytes>) -> Self {
+        Self(Kind::Collected(Held::collected(pieces)))
+    }
+
     /// How many bytes there are.
     pub(crate) fn len_bytes(&self) -> u64 {
         match &self.0 {
             Kind::Held(bytes) => bytes.len() as u64,
+            Kind::Collected(held) => held.len_bytes(),
             Kind::Gathered(_, part, _) | Kind::Mapped(_, part) | Kind::Read(_, part) => {
                 part.len_bytes
             }
@@ -83,7 +100,7 @@ impl Content {
     pub(crate) fn to_bytes(&self) -> Result<Bytes> {
         match &self.0 {
             Kind::Held(bytes) => Ok(bytes.clone()),
-            Kind::Gathered(_, _, held) => Ok(held.to_bytes()),
+            Kind::Collected(held) | Kind::Gathered(_, _, held) => Ok(held.to_bytes()),
             Kind::Mapped(source, part) => {
                 Ok(source.mapped_bytes(part.offset_bytes, part.len_bytes))
             }
@@ -139,6 +156,7 @@ impl Frames {
                 let start = usize::try_from(self.at_bytes).unwrap_or(bytes.len());
                 return Ok(bytes.slice(start..start + len));
             }
+            Kind::Collected(held) => return Ok(held.slice(self.at_bytes, len)),
             Kind::Gathered(source, _, held) => (source, held.slice(self.at_bytes, len)),
             Kind::Mapped(source, part) => {
                 (source, source.mapped_bytes(part.offset_bytes + self.at_bytes, len as u64))
@@ -152,6 +170,31 @@ impl Frames {
             source.check_unchanged()?;
         }
         Ok(frame)
+    }
+
+    /// Shows the next frame to `look`, and gives its length; nothing at the end.
+    ///
+    /// What is not in this process's memory yet is read into one buffer of the thread, over and over: it
+    /// stays in the core's own cache. Going over the mapping would take as long, for its pages have to be
+    /// found, and would make them this process's; and a page that is lost shows as an error at once.
+    pub(crate) fn look(&mut self, look: impl FnOnce(&[u8])) -> Result<Option<usize>> {
+        let (Kind::Mapped(source, part) | Kind::Read(source, part)) = &self.content.0 else {
+            let Some(frame) = self.next().transpose()? else { return Ok(None) };
+            look(&frame);
+            return Ok(Some(frame.len()));
+        };
+        let len = bounded(self.rest_bytes(), LOOK_BYTES);
+        if len == 0 {
+            return Ok(None);
+        }
+        LOOKED_AT.with_borrow_mut(|buffer| {
+            buffer.resize(LOOK_BYTES, 0);
+            source.read_exact_at(&mut buffer[..len], part.offset_bytes + self.at_bytes)?;
+            look(&buffer[..len]);
+            Ok(())
+        })?;
+        self.at_bytes += len as u64;
+        Ok(Some(len))
     }
 
     fn release_behind(&mut self) {
@@ -169,7 +212,7 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<Result<Bytes>> {
         self.release_behind();
-        let len = usize::try_from(self.rest_bytes()).unwrap_or(usize::MAX).min(FRAME_BYTES);
+        let len = bounded(self.rest_bytes(), FRAME_BYTES);
         if len == 0 {
             return None;
         }
@@ -178,6 +221,10 @@ impl Iterator for Frames {
         self.at_bytes += frame.as_ref().map_or(len, Bytes::len) as u64;
         Some(frame)
     }
+}
+
+fn bounded(bytes: u64, most: usize) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(most)
 }
 
 /// So that the guard comes to know of those that are lost.

@@ -97,6 +97,8 @@ pub struct StoreProfile {
     pub etag_is_md5: bool,
     /// Keeps `If-None-Match` and `If-Match` on writes; where not, "no clobber" is a promise it can't keep.
     pub conditional_writes: bool,
+    /// Wants all parts of an upload but the last to be of one size.
+    pub equal_parts: bool,
     /// Has `UploadPartCopy`; where not, larger objects can't be copied inside the store.
     pub multipart_copy: bool,
     /// Whether the bucket goes into the path (`true`) or the host name (`false`) of a URL; `None`

@@ -91,6 +91,7 @@ impl StoreProfile {
             // Objects under SSE-KMS or SSE-C have 32 hexadecimal digits that are no MD5.
             etag_is_md5: false,
             conditional_writes: true,
+            equal_parts: false,
             multipart_copy: true,
             path_style: None,
         }
@@ -106,6 +107,7 @@ impl StoreProfile {
             // An unknown header is harmless almost everywhere, an unchecked promise is not.
             mp_object_size: false,
             conditional_writes: false,
+            equal_parts: true,
             ..named_like_aws("generic")
         }
     }
@@ -209,6 +211,7 @@ fn r2() -> StoreProfile {
         // CRC32 exists there as a composite only; CRC64/NVME is the one sum of whole objects.
         default_checksum: Some(Algorithm::Crc64Nvme),
         path_style: Some(true), // buckets whose names hold dots have no certificate
+        equal_parts: true,
         ..named_like_generic("r2")
     }
 }

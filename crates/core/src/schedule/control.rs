@@ -7,23 +7,40 @@
 //! to see whether the path has changed. What decides is how much more it brought: proportionally
 //! more says that connections are the limit, a little more that it is noise.
 //!
+//! What is in flight is what a kill costs, so it begins with few, and whenever more brought nothing it
+//! looks whether fewer would do. Where parts are done in no time, more of them cost nothing: each then
+//! lets in one more, without any measurement.
+//!
 //! This is the arithmetic alone; [`window`](super::window) has the clock and the counters.
 
 use std::time::Duration;
 
-/// Parts in flight to begin with. Enough to fill 10 Gbit/s at the 85–90 MB/s that AWS gives one
-/// connection, and on loopback more than two cores need.
-pub(crate) const FIRST_LIMIT: usize = 16;
+/// Parts in flight to begin with: as much as a thin line is given before it is known to be thin.
+pub(crate) const FIRST_LIMIT: usize = 4;
 
-/// What is tried while rising.
-const RISE: f64 = 2.0;
-/// What is tried from time to time afterwards.
-const PROBE: f64 = 1.25;
+/// A part that is done within this lets one more in, at the beginning: so much of the time that a
+/// transfer takes is what a kill costs then.
+const QUICK: Duration = Duration::from_millis(500);
+/// So many at most. Enough to fill 10 Gbit/s at the 85–90 MB/s that AWS gives one connection, and on
+/// loopback more than two cores need.
+const QUICK_LIMIT: usize = 16;
+
+/// Fewer than these are not tried: while one part is summed, or waits for its answer, another should move.
+const FEWEST: usize = 2;
+/// Fewer are enough where they bring this share of what more did; noise seldom lets half of the parts look
+/// so that bring less.
+const ENOUGH: f64 = 0.95;
+
 /// The share of a proportional gain that counts as one: twice the parts have to bring a quarter more,
 /// which no noise does.
 const WORTHWHILE_RISE: f64 = 0.25;
 /// And a quarter more parts an eighth more, for the same reason.
 const WORTHWHILE_PROBE: f64 = 0.5;
+
+/// Where fewer are tried, what the others had handed over before has to leave first.
+const SETTLE_FEWER: Duration = Duration::from_millis(300);
+/// What is so much more is judged as a doubling is.
+const STEEP: f64 = 0.75;
 
 /// After a change, what is still under way of before is not measured: two round trips, and at least
 /// this long.
@@ -32,6 +49,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const MEASURE: Duration = Duration::from_millis(250);
 /// The longest, however long a part takes.
 const MAX_MEASURE: Duration = Duration::from_millis(1500);
+/// The longest while a great deal is tried at once, which shows soon.
+const MAX_MEASURE_STEEP: Duration = Duration::from_millis(500);
 /// First pause between two probes; doubles while they bring nothing.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 const MAX_PATIENCE: Duration = Duration::from_secs(24);
@@ -60,6 +79,8 @@ pub(crate) struct Sample {
 pub(crate) struct Controller {
     limit: usize,
     max: usize,
+    /// Up to here quick parts let more in.
+    quick_limit: usize,
     phase: Phase,
     /// Whether more was worthwhile when last tried, and there was no more to be had.
     wants_more: bool,
@@ -69,13 +90,26 @@ pub(crate) struct Controller {
 enum Phase {
     /// The goodput at this limit is not known yet.
     Unknown,
-    /// More is being tried than `before` had.
-    Trying { before: Known, patience: Duration, is_rising: bool },
+    /// Another number is being tried than `before` had.
+    Trying { before: Known, patience: Duration, trial: Trial },
     /// Nothing is tried until `rest` has passed.
     Holding { known: Known, rest: Duration, patience: Duration, shifted: u32 },
     /// The store asked for less; one more is let in for each window's worth of successes, up to what
     /// there was.
     Recovering { ceiling: usize, successes: usize },
+}
+
+/// What is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    /// Twice as many, while rising.
+    Double,
+    /// A few more, from time to time afterwards.
+    Add,
+    /// Half as many, after twice as many brought nothing.
+    Halve,
+    /// A few less, after a few more brought nothing.
+    Shed,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +122,13 @@ impl Controller {
     /// Begins with [`FIRST_LIMIT`], or `max` where that is less; `max` is at least 1.
     pub(crate) fn new(max: usize) -> Self {
         let max = max.max(1);
-        Self { limit: FIRST_LIMIT.min(max), max, phase: Phase::Unknown, wants_more: false }
+        Self {
+            limit: FIRST_LIMIT.min(max),
+            max,
+            quick_limit: QUICK_LIMIT.min(max),
+            phase: Phase::Unknown,
+            wants_more: false,
+        }
     }
 
     /// One that has a fixed limit, and only goes below it when a store asks for less.
@@ -97,7 +137,7 @@ impl Controller {
         let known = Known { limit, goodput: 0.0 };
         let patience = Duration::MAX;
         let phase = Phase::Holding { known, rest: patience, patience, shifted: 0 };
-        Self { limit, max: limit, phase, wants_more: false }
+        Self { limit, max: limit, quick_limit: limit, phase, wants_more: false }
     }
 
     /// Parts that may be in flight now.
@@ -108,8 +148,15 @@ impl Controller {
     /// Begins with no more than `limit`, where nothing was measured yet.
     pub(crate) fn begin_with(&mut self, limit: usize) {
         if matches!(self.phase, Phase::Unknown) {
-            self.limit = self.limit.min(limit.max(1));
+            self.quick_limit = self.quick_limit.min(limit.max(1));
+            self.limit = self.limit.min(self.quick_limit);
         }
+    }
+
+    /// Whether parts beyond the limit should wait until others are done. Not where a store asked for fewer
+    /// requests: those that are under way have been counted.
+    pub(crate) fn has_others_wait(&self) -> bool {
+        !matches!(self.phase, Phase::Recovering { .. })
     }
 
     /// Whether more parts would have brought more, and its bound kept it from trying.
@@ -117,11 +164,19 @@ impl Controller {
         self.wants_more
     }
 
-    /// How long to wait before a measurement begins, and how long to measure, where an answer takes
+    /// How long to wait before the next measurement begins, and how long to measure, where an answer takes
     /// `latency` to begin and a part `part` in all.
-    pub(crate) fn timing(latency: Duration, part: Duration) -> (Duration, Duration) {
-        let measure = part.max(2 * latency).clamp(MEASURE, MAX_MEASURE);
-        ((2 * latency).clamp(SETTLE, MAX_MEASURE), measure)
+    pub(crate) fn timing(&self, latency: Duration, part: Duration) -> (Duration, Duration) {
+        let settle = (2 * latency).clamp(SETTLE, MAX_MEASURE);
+        // A part that is mostly waiting is measured as a whole.
+        let steep = MAX_MEASURE_STEEP.max(4 * latency).min(MAX_MEASURE);
+        let (settle, most) = match self.phase {
+            Phase::Unknown | Phase::Trying { trial: Trial::Double, .. } => (settle, steep),
+            Phase::Trying { trial: Trial::Halve, .. } => (settle.max(SETTLE_FEWER), steep),
+            Phase::Trying { trial: Trial::Shed, .. } => (settle.max(SETTLE_FEWER), MAX_MEASURE),
+            _ => (settle, MAX_MEASURE),
+        };
+        (settle, part.max(2 * latency).clamp(MEASURE, most))
     }
 
     /// Takes a measurement that took `elapsed` in all. Says whether the limit changed.
@@ -143,16 +198,26 @@ impl Controller {
                 self.wants_more = true;
                 self.hold(now, FIRST_PATIENCE);
             }
-            Phase::Unknown => self.try_more(now, FIRST_PATIENCE, true),
-            Phase::Trying { before, patience, is_rising } => {
-                if now.is_worthwhile_after(before, is_rising) && sample.was_busy {
+            Phase::Unknown => self.try_more(now, FIRST_PATIENCE, Trial::Double),
+            Phase::Trying { before, patience, trial: trial @ (Trial::Double | Trial::Add) } => {
+                if now.is_worthwhile_after(before, trial) && sample.was_busy {
                     self.hold(now, FIRST_PATIENCE);
-                } else if now.is_worthwhile_after(before, is_rising) {
-                    self.try_more(now, FIRST_PATIENCE, is_rising);
+                } else if now.is_worthwhile_after(before, trial) {
+                    self.try_more(now, FIRST_PATIENCE, trial);
                 } else {
                     self.limit = before.limit;
                     self.wants_more = false;
+                    self.try_fewer(before, patience, trial.opposite());
+                }
+            }
+            Phase::Trying { before, patience, trial } => {
+                if now.goodput < ENOUGH * before.goodput {
+                    self.limit = before.limit;
                     self.hold(before, patience);
+                } else {
+                    // What more had brought stays the measure.
+                    let known = Known { limit: now.limit, ..before };
+                    self.try_fewer(known, patience, trial);
                 }
             }
             Phase::Holding { known, rest, patience, shifted } => {
@@ -174,8 +239,12 @@ impl Controller {
         self.phase = Phase::Recovering { ceiling, successes: 0 };
     }
 
-    /// A part is done. Says whether the limit changed.
-    pub(crate) fn succeeded(&mut self) -> bool {
+    /// A part is done, that took so long. Says whether the limit changed.
+    pub(crate) fn succeeded(&mut self, took: Duration) -> bool {
+        if matches!(self.phase, Phase::Unknown) && took <= QUICK && self.limit < self.quick_limit {
+            self.limit += 1;
+            return true;
+        }
         let Phase::Recovering { ceiling, successes } = &mut self.phase else { return false };
         *successes += 1;
         if *successes < self.limit {
@@ -199,10 +268,10 @@ impl Controller {
         let has_shifted = is_known && (now.goodput / known.goodput - 1.0).abs() > SHIFT;
         let shifted = if has_shifted { shifted + 1 } else { 0 };
         if shifted >= SHIFTED_TIMES {
-            return self.try_more(now, FIRST_PATIENCE, true);
+            return self.try_more(now, FIRST_PATIENCE, Trial::Double);
         }
         if rest.is_zero() && !has_shifted {
-            return self.try_more(now, patience, false);
+            return self.try_more(now, patience, Trial::Add);
         }
         // It follows slow changes.
         let goodput = match (is_known, has_shifted) {
@@ -214,16 +283,24 @@ impl Controller {
         self.phase = Phase::Holding { known, rest, patience, shifted };
     }
 
-    fn try_more(&mut self, now: Known, patience: Duration, is_rising: bool) {
-        let factor = if is_rising { RISE } else { PROBE };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let more = ((now.limit as f64 * factor).ceil() as usize).min(self.max);
+    fn try_more(&mut self, now: Known, patience: Duration, trial: Trial) {
+        let more = trial.of(now.limit).min(self.max);
         if more <= now.limit {
             self.wants_more |= matches!(self.phase, Phase::Trying { .. });
             return self.hold(now, patience);
         }
         self.limit = more;
-        self.phase = Phase::Trying { before: now, patience: double(patience), is_rising };
+        self.phase = Phase::Trying { before: now, patience: double(patience), trial };
+    }
+
+    /// Whether fewer than `known` would do.
+    fn try_fewer(&mut self, known: Known, patience: Duration, trial: Trial) {
+        let fewer = trial.of(known.limit).max(FEWEST);
+        if fewer >= known.limit {
+            return self.hold(known, patience);
+        }
+        self.limit = fewer;
+        self.phase = Phase::Trying { before: known, patience, trial };
     }
 
     fn hold(&mut self, known: Known, patience: Duration) {
@@ -231,11 +308,38 @@ impl Controller {
     }
 }
 
+impl Trial {
+    fn factor(self) -> f64 {
+        match self {
+            Self::Double => 2.0,
+            Self::Add => 1.25,
+            Self::Halve => 0.5,
+            Self::Shed => 0.8,
+        }
+    }
+
+    /// So many instead of `limit`.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn of(self, limit: usize) -> usize {
+        let other = limit as f64 * self.factor();
+        if self.factor() > 1.0 { other.ceil() as usize } else { other as usize }
+    }
+
+    fn opposite(self) -> Self {
+        match self {
+            Self::Double => Self::Halve,
+            _ => Self::Shed,
+        }
+    }
+}
+
 impl Known {
     /// Whether what there is now is worth the parts that it takes more than before.
-    fn is_worthwhile_after(self, before: Self, is_rising: bool) -> bool {
-        let share = if is_rising { WORTHWHILE_RISE } else { WORTHWHILE_PROBE };
+    fn is_worthwhile_after(self, before: Self, trial: Trial) -> bool {
         let more = self.limit as f64 / before.limit as f64 - 1.0;
+        // Of few, one more is a great deal.
+        let is_steep = trial == Trial::Double || more > STEEP;
+        let share = if is_steep { WORTHWHILE_RISE } else { WORTHWHILE_PROBE };
         self.goodput >= before.goodput * (1.0 + share * more)
     }
 }
@@ -279,7 +383,7 @@ mod tests {
             while now < seconds {
                 let parts = controller.limit();
                 let latency = Duration::from_secs_f64(self.latency_s);
-                let (settle, measure) = Controller::timing(latency, self.part_time(parts));
+                let (settle, measure) = controller.timing(latency, self.part_time(parts));
                 let elapsed = settle + measure;
                 let noise = 1.0 + self.noise * (2.0 * random.f64() - 1.0);
                 let goodput = self.goodput(parts) * noise;
@@ -288,7 +392,12 @@ mod tests {
                     counted += elapsed.as_secs_f64();
                 }
                 now += elapsed.as_secs_f64();
-                controller.measured(full(goodput), elapsed);
+                let part_time = self.part_time(parts);
+                let done = goodput * elapsed.as_secs_f64() / self.part_bytes;
+                let grew = (0..done as usize).filter(|_| controller.succeeded(part_time)).count();
+                if grew == 0 {
+                    controller.measured(full(goodput), elapsed);
+                }
             }
             moved / counted
         }
@@ -338,6 +447,40 @@ mod tests {
         }
     }
 
+    /// What is in flight is what a kill costs.
+    #[test]
+    fn few_are_in_flight_on_a_thin_line() {
+        for seed in 0..20 {
+            let thin = paths()[5].1;
+            let mut controller = Controller::new(256);
+            let brought = thin.run(&mut controller, 30.0, 0.0, seed) / thin.best();
+            assert!(brought > 0.9, "{seed}: {brought}");
+            let few = controller.limit();
+            assert!(few <= FIRST_LIMIT, "{seed}: {few}");
+            assert!(controller.has_others_wait());
+        }
+        // A line that has become thin is found to be.
+        let fat = paths()[1].1;
+        let mut controller = Controller::new(256);
+        fat.run(&mut controller, 30.0, 0.0, 1);
+        let many = controller.limit();
+        let thin = Path { all: 20.0 * MB, noise: 0.02, ..fat };
+        thin.run(&mut controller, 30.0, 0.0, 2);
+        assert!(controller.limit() <= many / 4, "{many}, then {}", controller.limit());
+    }
+
+    #[test]
+    fn quick_parts_let_more_in_before_anything_is_measured() {
+        let mut controller = Controller::new(256);
+        assert!(!controller.succeeded(2 * QUICK));
+        let let_in = (0..100).filter(|_| controller.succeeded(QUICK)).count();
+        assert_eq!((let_in, controller.limit()), (QUICK_LIMIT - FIRST_LIMIT, QUICK_LIMIT));
+        let mut near = Controller::new(256);
+        near.begin_with(3);
+        assert!(!near.succeeded(QUICK));
+        assert_eq!(Controller::new(3).limit(), 3);
+    }
+
     #[test]
     fn it_notices_that_the_path_has_become_another() {
         let slow = Path { noise: 0.05, ..paths()[3].1 };
@@ -372,8 +515,8 @@ mod tests {
     fn few_are_only_a_beginning() {
         let path = paths()[3].1;
         let mut controller = Controller::new(256);
-        controller.begin_with(4);
-        assert_eq!(controller.limit(), 4);
+        controller.begin_with(3);
+        assert_eq!(controller.limit(), 3);
         let brought = path.run(&mut controller, 30.0, 5.0, 1) / path.best();
         assert!(brought > 0.9, "{brought} with {}", controller.limit());
         // What is known by now stays.
@@ -402,8 +545,10 @@ mod tests {
         assert!(!controller.measured(sample, Duration::from_secs(9)));
         assert!(controller.wants_more());
         assert!(controller.measured(full(8.0), Duration::from_secs(9)));
-        // What was tried brought nothing, for want of memory or of anything else.
+        // What was tried brought nothing, for want of memory or of anything else; nor do fewer.
         assert!(controller.measured(sample, Duration::from_secs(9)));
+        let fewer = Sample { goodput: 4.0, ..sample };
+        assert!(controller.measured(fewer, Duration::from_secs(9)));
         assert_eq!(controller.limit(), FIRST_LIMIT);
     }
 
@@ -435,15 +580,16 @@ mod tests {
         controller.throttled();
         assert_eq!(controller.limit(), 8);
         assert!(!controller.measured(full(1e9), Duration::from_secs(1)));
+        assert!(!controller.has_others_wait());
         controller.throttled();
         assert_eq!(controller.limit(), 4);
         // One more for each window's worth: 4 + 5 + … + 15.
         let successes = (0..1_000).take_while(|_| {
-            controller.succeeded();
+            controller.succeeded(Duration::ZERO);
             controller.limit() < 16
         });
         assert_eq!(successes.count() + 1, (4..16).sum::<usize>());
-        assert!((0..100).all(|_| !controller.succeeded()));
+        assert!((0..100).all(|_| !controller.succeeded(Duration::ZERO)));
         for _ in 0..9 {
             controller.throttled();
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::RetryScope;
 use crate::error::Result;
+use crate::turn::Turn;
 
 /// How many parts' times are remembered, and how many say something.
 const REMEMBERED: usize = 64;
@@ -98,12 +99,17 @@ pub(crate) async fn hedged<A, B>(
     again: impl AsyncFnOnce() -> Result<B>,
 ) -> Result<First<A, B>> {
     let begun = Instant::now();
+    let turn = Turn::mine();
+    // Without what it waited for its turn.
+    let took =
+        || begun.elapsed().saturating_sub(turn.as_ref().map_or(Duration::ZERO, Turn::waited));
     let hedge = scope.hedge();
     hedge.started();
     let second = async {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !scope.window().is_throttled() && hedge.may_repeat(begun.elapsed()) {
+            let has_turn = turn.as_ref().is_none_or(Turn::has_come);
+            if has_turn && !scope.window().is_throttled() && hedge.may_repeat(took()) {
                 break;
             }
         }
@@ -118,7 +124,7 @@ pub(crate) async fn hedged<A, B>(
         result = work => First::Try(result?),
         result = second => First::Again(result),
     };
-    hedge.took(begun.elapsed());
+    hedge.took(took());
     Ok(first)
 }
 

@@ -177,6 +177,8 @@ impl Attempts<'_> {
         }
         if error.kind() == ErrorKind::Throttled {
             self.scope.window().throttled(Instant::now());
+        } else if error.is_stall() {
+            self.scope.window().stalled();
         }
         let allowed = match self.scope.outage(&self.policy.options) {
             Some(outage) => self.rest_of(outage),
@@ -443,11 +445,26 @@ mod tests {
     async fn throttling_brakes_and_other_failures_do_not() {
         let retry = retry(quick());
         let scope = RetryScope::default();
-        for (kind, admitted) in [(ErrorKind::Unreachable, 16), (ErrorKind::Throttled, 8)] {
+        for (kind, admitted) in [(ErrorKind::Unreachable, 4), (ErrorKind::Throttled, 2)] {
             let mut attempts = retry.attempts(&scope, Some(1));
             attempts.failed(failure(kind)).await.expect("again");
             assert_eq!(scope.window().limit(), admitted);
         }
+    }
+
+    #[tokio::test]
+    async fn where_half_of_the_parts_stand_still_fewer_are_in_flight() {
+        let retry = retry(quick());
+        let scope = RetryScope::default();
+        let stalls = async || {
+            let mut attempts = retry.attempts(&scope, Some(1));
+            attempts.failed(failure(ErrorKind::Unreachable).stalled()).await.expect("again");
+            scope.window().limit()
+        };
+        assert_eq!(stalls().await, 4);
+        scope.window().succeeded();
+        assert_eq!((stalls().await, stalls().await, stalls().await), (4, 2, 1));
+        assert_eq!((stalls().await, stalls().await), (1, 1));
     }
 
     #[tokio::test]

@@ -129,8 +129,9 @@ where
             }
             Some((number, result)) = running.next() => {
                 match result {
-                    Ok((Ok(result), _admission)) => {
+                    Ok((Ok(result), admission)) => {
                         stop.remove(&number);
+                        drop(admission);
                         window.succeeded();
                         done.push((number, result));
                     }
@@ -142,10 +143,10 @@ where
                 next = Next::of(&mut parts, window, cost);
                 let lane = lanes.pick();
                 let moving = job(lane, part);
-                let task = Task(lanes.spawn(lane, async move {
+                let task = Task(lanes.spawn(lane, admission.turn().scope(async move {
                     // Given back where the outcome is looked at: after a failure nothing follows.
                     Ok((moving.await, admission))
-                }));
+                })));
                 stop.insert(part.number, task.0.abort_handle());
                 running.push(async move { (part.number, task.await) });
             }
@@ -195,10 +196,13 @@ where
             next = Next::of(&mut parts, window, cost);
             let lane = lanes.pick();
             let moving = job(lane, part);
-            running.push_back(Task(lanes.spawn(lane, async move {
-                let result = moving.await?;
-                Ok((result, admission.fetched()))
-            })));
+            running.push_back(Task(lanes.spawn(
+                lane,
+                admission.turn().scope(async move {
+                    let result = moving.await?;
+                    Ok((result, admission.fetched()))
+                }),
+            )));
         }
         if running.is_empty()
             && let Some(waiting) = &mut next

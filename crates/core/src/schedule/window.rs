@@ -2,12 +2,14 @@
 //!
 //! All transfers of a session share one window, because they share the path to the store and its
 //! patience; a transfer that was given a number of its own has a window of its own. Admission is in
-//! the order of asking, so a large object cannot starve a small one. It takes a slot and, from the
+//! the order of asking, so a large object cannot starve a small one. Where the slots become fewer, the
+//! parts that came last wait in the middle of what they do ([`Turn`]). It takes a slot and, from the
 //! [budget](MEMORY_UNIT_BYTES), the memory that the part will hold. How many slots there are is the
 //! [`Controller`]'s to say, from what was moved meanwhile. When a store asks for fewer requests the
 //! slots are halved and, since a store counts requests and not parts in flight, their rate is kept
 //! under what it took ([`Pace`]).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use super::Lanes;
 use super::control::{Controller, Sample};
 use super::pace::Pace;
 use crate::flow::Meter;
+use crate::turn::{Gate, Turn};
 
 /// Refusals that come closer together than this are of one burst: longer than a round trip to any
 /// place on earth, with some time for the store.
@@ -49,6 +52,11 @@ const NEAR: Duration = Duration::from_millis(8);
 /// Parts of a stream from there to begin with, for each lane.
 const NEAR_PARTS: usize = 2;
 
+/// Whether a store whose first answer took so long is on this machine or next to it.
+pub(crate) fn is_near(answered_after: Duration) -> bool {
+    answered_after <= NEAR
+}
+
 /// What bounds a session's parts in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
@@ -70,6 +78,7 @@ struct Inner {
     max_parts: usize,
     meter: Meter,
     pace: Pace,
+    gate: Arc<Gate>,
     state: Mutex<State>,
 }
 
@@ -78,10 +87,14 @@ struct State {
     controller: Controller,
     /// Slots that were taken away while they were in use, and go when they are given back.
     owed: usize,
-    in_flight: usize,
+    /// Those in flight, numbered as they came.
+    in_flight: BTreeSet<u64>,
+    came: u64,
     /// Those that have a slot and wait for memory.
     out_of_memory: usize,
     throttled_at: Option<Instant>,
+    /// Parts that stood still since one was done.
+    stalls: usize,
     part_time: Duration,
     measurement: Measurement,
 }
@@ -108,6 +121,7 @@ pub(crate) struct Admission {
     slot: Option<OwnedSemaphorePermit>,
     memory: Option<OwnedSemaphorePermit>,
     window: Window,
+    number: u64,
     since: Instant,
 }
 
@@ -134,6 +148,7 @@ impl Window {
             max_parts: self.0.max_parts,
             meter: self.0.meter.clone(),
             pace: self.0.pace.clone(),
+            gate: Arc::default(),
             state: Mutex::new(State::new(controller)),
         }))
     }
@@ -151,16 +166,18 @@ impl Window {
             max_parts: bounds.parts,
             meter,
             pace: Pace::default(),
+            gate: Arc::default(),
             state: Mutex::new(State::new(controller)),
         }))
     }
 
-    /// Ranges of a stream are about to be asked for, after a first answer that took so long. From a store
-    /// that answers at once, few connections bring what this machine can take in, and more of them only
-    /// keep what waits out of the processors' cache: with two for each of two lanes, a stream took a fifth
-    /// less CPU time than with eight. Where that is not enough, it is found out as ever.
-    pub(crate) fn begins_a_stream(&self, lanes: &Lanes, answered_after: Duration) {
-        if answered_after > NEAR {
+    /// Ranges are about to be asked for that go to memory or to a reader, after a first answer that took so
+    /// long. From a store that answers at once, few connections bring what this machine can take in, and more
+    /// of them only keep what waits out of the processors' cache: with two for each of two lanes, a stream took
+    /// a fifth less CPU time than with eight, and a file in memory a seventh. Where that is not enough, it is
+    /// found out as ever.
+    pub(crate) fn begins_nearby(&self, lanes: &Lanes, answered_after: Duration) {
+        if !is_near(answered_after) {
             return;
         }
         let mut state = self.state();
@@ -175,9 +192,9 @@ impl Window {
         let inner = &self.0;
         // The slot first: who waits for memory must not be passed by those who need less.
         let slot = Arc::clone(&inner.slots).acquire_owned().await.expect(NEVER_CLOSED);
-        let now = self.enters();
-        let mut admission =
-            Admission { slot: Some(slot), memory: None, window: self.clone(), since: now };
+        let (number, since) = self.enters();
+        let window = self.clone();
+        let mut admission = Admission { slot: Some(slot), memory: None, window, number, since };
         if memory_bytes > 0 {
             admission.hold(memory_bytes).await;
         }
@@ -186,12 +203,14 @@ impl Window {
         admission
     }
 
-    fn enters(&self) -> Instant {
+    fn enters(&self) -> (u64, Instant) {
         let now = Instant::now();
         let mut state = self.state();
         state.count(now);
-        state.in_flight += 1;
-        now
+        let number = state.came;
+        state.came += 1;
+        state.in_flight.insert(number);
+        (number, now)
     }
 
     /// Memory beside that of the parts that were admitted, where some is left.
@@ -210,6 +229,11 @@ impl Window {
     pub(super) fn is_throttled(&self) -> bool {
         let at = self.state().throttled_at;
         at.is_some_and(|at| at.elapsed() < CALM)
+    }
+
+    /// The whole budget, bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        u64::from(self.0.memory_units) * MEMORY_UNIT_BYTES
     }
 
     /// Parts that may be in flight now.
@@ -235,6 +259,19 @@ impl Window {
         self.resize(&mut state, before);
     }
 
+    /// A part's connection stood still. One may have any reason; where half of the parts in flight do and
+    /// none is done, there are too many of them for the line.
+    pub(crate) fn stalled(&self) {
+        let mut state = self.state();
+        state.stalls += 1;
+        let before = state.controller.limit();
+        if 2 * state.stalls >= before.max(2) {
+            state.stalls = 0;
+            state.controller.throttled();
+            self.resize(&mut state, before);
+        }
+    }
+
     /// The store took a request.
     pub(crate) fn taken(&self) {
         self.0.pace.succeeded(Instant::now());
@@ -243,9 +280,14 @@ impl Window {
     /// A part, or a whole small object, is done.
     pub(crate) fn succeeded(&self) {
         let mut state = self.state();
+        state.stalls = 0;
         let before = state.controller.limit();
-        if state.controller.succeeded() {
+        let took = state.part_time;
+        if state.controller.succeeded(took) {
             self.resize(&mut state, before);
+            // What there was before says little of what there is now.
+            let (settle, measure) = state.controller.timing(self.0.meter.latency(), took);
+            state.measurement = Measurement::in_a_while(Instant::now(), settle, measure);
         }
     }
 
@@ -287,7 +329,7 @@ impl Window {
         let elapsed = now - measurement.since;
         let changed = state.controller.measured(sample, elapsed);
         let latency = self.0.meter.latency();
-        let (settle, measure) = Controller::timing(latency, state.part_time);
+        let (settle, measure) = state.controller.timing(latency, state.part_time);
         let begins = if changed { now + settle } else { now };
         state.measurement = Measurement {
             begins,
@@ -316,6 +358,15 @@ impl Window {
             let fewer = before - after;
             state.owed += fewer - self.0.slots.forget_permits(fewer);
         }
+        self.regulate(state);
+    }
+
+    /// Has those wait that came last, where more are in flight than there should be.
+    fn regulate(&self, state: &State) {
+        let limit = state.controller.limit();
+        let waits = state.in_flight.len() > limit && state.controller.has_others_wait();
+        let first = if waits { state.in_flight.iter().nth(limit).copied() } else { None };
+        self.0.gate.open_before(first);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -333,25 +384,17 @@ impl Default for Window {
 
 impl State {
     fn new(controller: Controller) -> Self {
-        let now = Instant::now();
-        let (settle, measure) = Controller::timing(Duration::ZERO, Duration::ZERO);
+        let (settle, measure) = controller.timing(Duration::ZERO, Duration::ZERO);
         Self {
             controller,
             owed: 0,
-            in_flight: 0,
+            in_flight: BTreeSet::new(),
+            came: 0,
             out_of_memory: 0,
             throttled_at: None,
+            stalls: 0,
             part_time: Duration::ZERO,
-            measurement: Measurement {
-                begins: now + settle,
-                ends: now + settle + measure,
-                since: now,
-                moved_bytes: None,
-                busy: Duration::ZERO,
-                occupied_s: 0.0,
-                starved_s: 0.0,
-                counted_at: now,
-            },
+            measurement: Measurement::in_a_while(Instant::now(), settle, measure),
         }
     }
 
@@ -359,7 +402,7 @@ impl State {
     fn count(&mut self, now: Instant) {
         let measurement = &mut self.measurement;
         let seconds = now.saturating_duration_since(measurement.counted_at).as_secs_f64();
-        measurement.occupied_s += seconds * self.in_flight as f64;
+        measurement.occupied_s += seconds * self.in_flight.len() as f64;
         if self.out_of_memory > 0 {
             measurement.starved_s += seconds;
         }
@@ -367,7 +410,28 @@ impl State {
     }
 }
 
+impl Measurement {
+    /// One that begins when things have settled.
+    fn in_a_while(now: Instant, settle: Duration, measure: Duration) -> Self {
+        Self {
+            begins: now + settle,
+            ends: now + settle + measure,
+            since: now,
+            moved_bytes: None,
+            busy: Duration::ZERO,
+            occupied_s: 0.0,
+            starved_s: 0.0,
+            counted_at: now,
+        }
+    }
+}
+
 impl Admission {
+    /// The part's place among those in flight.
+    pub(crate) fn turn(&self) -> Turn {
+        Turn::new(&self.window.0.gate, self.number)
+    }
+
     /// Waits for so much memory, for one that has none yet. Who holds some and waited for more could wait
     /// for itself.
     pub(crate) async fn hold(&mut self, bytes: u64) {
@@ -394,13 +458,18 @@ impl Admission {
         let now = Instant::now();
         let mut state = self.window.state();
         state.count(now);
-        state.in_flight -= 1;
-        // The last one's weight is a quarter: parts are alike, and conditions change.
-        state.part_time = (3 * state.part_time + (now - self.since)) / 4;
+        state.in_flight.remove(&self.number);
+        let took = now - self.since;
+        state.part_time = match state.part_time {
+            Duration::ZERO => took,
+            // The last one's weight is a quarter: parts are alike, and conditions change.
+            before => (3 * before + took) / 4,
+        };
         if state.owed > 0 {
             state.owed -= 1;
             slot.forget();
         }
+        self.window.regulate(&state);
     }
 }
 
@@ -512,7 +581,38 @@ mod tests {
                 limits.push(window.limit());
             }
         }
-        assert_eq!(limits[..4], [16, 32, 64, 128]);
+        assert_eq!(limits[..6], [4, 8, 16, 32, 64, 128]);
         assert_eq!(window.limit(), 64, "{limits:?}");
+    }
+
+    #[tokio::test]
+    async fn those_that_came_last_wait_where_fewer_are_enough() {
+        let lanes = Lanes::start(1).expect("a thread");
+        let meter = Meter::default();
+        let window = Window::adaptive(Bounds { parts: 256, memory_bytes: u64::MAX }, meter.clone());
+        let mut admitted = Vec::new();
+        let begun = Instant::now();
+        for step in 0..300 {
+            while admitted.len() < window.limit() {
+                admitted.push(window.admit(1).await);
+            }
+            // A line that one of them fills.
+            meter.moved(10_000);
+            window.look(begun + step * Duration::from_millis(10), &lanes);
+        }
+        assert_eq!((admitted.len(), window.limit()), (8, 2));
+        let have_come = |admitted: &[Admission]| -> Vec<bool> {
+            admitted.iter().map(|admission| admission.turn().has_come()).collect()
+        };
+        assert_eq!(have_come(&admitted)[..4], [true, true, false, false]);
+        admitted.remove(0);
+        assert_eq!(have_come(&admitted)[..4], [true, true, false, false]);
+        admitted.truncate(1);
+        // No other is let in before there are fewer than two.
+        let next = is_admitted(&window, 1).await.expect("a slot");
+        assert!(next.turn().has_come());
+        // Where a store asks for fewer requests, those under way have been counted.
+        window.throttled(Instant::now());
+        assert!(next.turn().has_come());
     }
 }

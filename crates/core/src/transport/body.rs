@@ -4,6 +4,7 @@
 //! move. Frames let progress and the watchdog see every piece leave, and a source that is not
 //! mapped is read one frame at a time.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,19 +22,26 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::connect::Used;
 use crate::error::Error;
 use crate::file::{Content, Frames};
 use crate::flow::Flow;
+use crate::turn::Turn;
 
 /// How much longer a store may think about a part that it has in full than it may leave a
 /// connection idle: it may have to write and replicate the part first.
 pub(super) const ANSWER_FACTOR: u32 = 6;
 
+/// How often the socket is looked at in the time that nothing may move, and how often at most: a silence is
+/// noticed so much later at most.
+const LOOKS: u32 = 4;
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
+
 /// What one attempt's body has moved so far, and when it last did.
 ///
-/// A frame has moved when the connection takes it, which it does while its own buffer has room: the
-/// last frames count as moved before they are on the wire, and a limit of so many seconds means that
-/// a frame has to leave in that time.
+/// A frame counts as moved when the connection takes it, which it does while its own buffer has room: the
+/// last ones are not on the wire by then. Whether anything moves is therefore asked of the socket, too:
+/// over a thin line a frame may take longer than a connection may stand still.
 #[derive(Debug)]
 pub(crate) struct Watch {
     flow: Flow,
@@ -43,6 +51,9 @@ pub(crate) struct Watch {
     sent: AtomicBool,
     /// Whether it is this side that lets nothing move.
     is_held: AtomicBool,
+    used: Used,
+    /// Whose the body is, where it has to wait for its turn.
+    turn: Option<Turn>,
     failure: Mutex<Option<Error>>,
 }
 
@@ -56,8 +67,15 @@ impl Watch {
             last_moved_ms: AtomicU64::new(0),
             sent: AtomicBool::new(len_bytes == 0),
             is_held: AtomicBool::new(false),
+            used: Used::default(),
+            turn: Turn::mine(),
             failure: Mutex::default(),
         })
+    }
+
+    /// Goes with the request, to be told of its connection.
+    pub(super) fn used(&self) -> Used {
+        self.used.clone()
     }
 
     /// Payload bytes handed to the connection so far.
@@ -79,23 +97,26 @@ impl Watch {
 
     /// Returns once nothing has moved for `limit`; never for one that no clock reaches.
     pub(crate) async fn stalled(&self, limit: Duration) {
+        let mut written = 0;
         loop {
+            let now_written = self.used.written_bytes();
+            if now_written != written || self.is_held.load(Ordering::Relaxed) {
+                written = now_written;
+                self.touch();
+            }
             let last = Duration::from_millis(self.last_moved_ms.load(Ordering::Relaxed));
             let sent = self.sent.load(Ordering::Relaxed);
             let allowed = if sent { limit.saturating_mul(ANSWER_FACTOR) } else { limit };
             let Some(deadline) = (self.started + last).checked_add(allowed) else {
                 return std::future::pending().await;
             };
-            if self.is_held.load(Ordering::Relaxed) {
-                self.touch();
-                tokio::time::sleep(limit).await;
-                continue;
-            }
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            if now >= deadline {
                 return;
             }
             // The body may reach its end meanwhile, which only moves the deadline further away.
-            tokio::time::sleep_until(deadline).await;
+            let look = (now + limit / LOOKS).max(now + SHORTEST_LOOK);
+            tokio::time::sleep_until(deadline.min(look)).await;
         }
     }
 
@@ -125,31 +146,37 @@ pub(crate) fn watched(content: Content, watch: &Arc<Watch>) -> ByteStream {
     // Retryable, so that the SDK may rebuild it for a redirect; it holds no bytes yet.
     ByteStream::new(SdkBody::retryable(move || {
         let (frames, watch) = (content.frames(), Arc::clone(&watch));
-        SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None })
+        SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None, waits: None })
     }))
 }
 
 /// The same, for a request that is sent once.
 pub(super) fn framed(content: &Content, watch: &Arc<Watch>) -> SdkBody {
     let (frames, watch) = (content.frames(), Arc::clone(watch));
-    SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None })
+    SdkBody::from_body_1_x(Framed { frames, watch, held: None, passes: None, waits: None })
 }
 
-/// Puts the watched body in the place of the one that was signed. A signature over the bytes needs
-/// them in memory as one piece, and a body like that would leave in one frame that nothing sees move.
+/// Has a request tell of its connection. A signature over the bytes needs them in memory as one piece, and
+/// a body like that would leave in one frame that nothing sees move: then the watched body is put in the
+/// place of the one that was signed.
 #[derive(Debug)]
-pub(crate) struct WatchOnceSigned {
-    bytes: Bytes,
+pub(crate) struct OnItsWay {
+    signed: Option<Bytes>,
     watch: Arc<Watch>,
 }
 
-impl WatchOnceSigned {
-    pub(crate) fn new(bytes: Bytes, watch: &Arc<Watch>) -> Self {
-        Self { bytes, watch: Arc::clone(watch) }
+impl OnItsWay {
+    /// Of the request whose body `watch` is over; `signed` are the bytes where the signature covers them.
+    pub(crate) fn new(signed: Option<Bytes>, watch: &Arc<Watch>) -> Self {
+        Self { signed, watch: Arc::clone(watch) }
+    }
+
+    pub(crate) fn is_signed(&self) -> bool {
+        self.signed.is_some()
     }
 }
 
-impl Intercept for WatchOnceSigned {
+impl Intercept for OnItsWay {
     fn name(&self) -> &'static str {
         "brigade watch"
     }
@@ -160,9 +187,12 @@ impl Intercept for WatchOnceSigned {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.watch.touch();
-        *context.request_mut().body_mut() =
-            watched(self.bytes.clone().into(), &self.watch).into_inner();
+        context.request_mut().add_extension(self.watch.used());
+        if let Some(bytes) = &self.signed {
+            self.watch.touch();
+            *context.request_mut().body_mut() =
+                watched(bytes.clone().into(), &self.watch).into_inner();
+        }
         Ok(())
     }
 }
@@ -173,11 +203,29 @@ struct Framed {
     /// A frame that a bandwidth limit holds back, and until when.
     held: Option<Bytes>,
     passes: Option<Pin<Box<Sleep>>>,
+    /// The wait for the part's turn.
+    waits: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl Framed {
     fn rest_bytes(&self) -> u64 {
         self.frames.rest_bytes() + self.held.as_ref().map_or(0, |frame| frame.len() as u64)
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let waits = match (&mut self.waits, &self.watch.turn) {
+            (Some(waits), _) => waits,
+            (none, Some(turn)) if !turn.has_come() => {
+                self.watch.is_held.store(true, Ordering::Relaxed);
+                let turn = turn.clone();
+                none.insert(Box::pin(async move { turn.comes().await }))
+            }
+            _ => return Poll::Ready(()),
+        };
+        ready!(waits.as_mut().poll(context));
+        self.waits = None;
+        self.watch.is_held.store(false, Ordering::Relaxed);
+        Poll::Ready(())
     }
 }
 
@@ -190,6 +238,7 @@ impl Body for Framed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.held.is_none() {
+            ready!(self.poll_turn(context));
             match self.frames.next() {
                 None => return Poll::Ready(None),
                 Some(Ok(frame)) => {

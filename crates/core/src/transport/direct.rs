@@ -199,7 +199,7 @@ impl Direct {
         let body = framed(&content.into(), &watch);
         let answer = tokio::select! {
             biased;
-            answer = self.send(Method::PUT, bucket, key, headers, body) => answer,
+            answer = self.send(Method::PUT, bucket, key, headers, body, Some(&watch)) => answer,
             () = watch.stalled(self.stall_timeout) => Err(Detour::Failed),
         };
         match answer {
@@ -222,7 +222,7 @@ impl Direct {
     ) -> Result<Response<WatchedBody>, Detour> {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(MODE, HeaderValue::from_static("ENABLED"));
-        let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty());
+        let answer = self.send(Method::GET, bucket, key, headers, SdkBody::empty(), None);
         tokio::time::timeout(self.stall_timeout, answer).await.map_err(|_| Detour::Failed)?
     }
 
@@ -247,7 +247,7 @@ impl Direct {
         let headers = HeaderMap::with_capacity(8);
         let resource = (path.as_str(), query);
         let answer =
-            self.send_to(&pattern, Method::GET, resource, headers, SdkBody::empty()).await?;
+            self.send_to(&pattern, Method::GET, resource, headers, SdkBody::empty(), None).await?;
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|_| Detour::Failed)?.to_bytes();
         page::parse(&body).ok_or(Detour::Failed)
@@ -260,6 +260,7 @@ impl Direct {
         key: &str,
         headers: HeaderMap,
         body: SdkBody,
+        watch: Option<&Watch>,
     ) -> Result<Response<WatchedBody>, Detour> {
         let pattern = self.patterns.of(bucket).ok_or(Detour::Unknown)?;
         let path = format!("{}/{}", pattern.prefix, encode(key));
@@ -267,7 +268,7 @@ impl Direct {
         if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(Detour::Unknown);
         }
-        self.send_to(&pattern, method, (&path, ""), headers, body).await
+        self.send_to(&pattern, method, (&path, ""), headers, body, watch).await
     }
 
     /// `resource` is the path and the query.
@@ -278,6 +279,7 @@ impl Direct {
         resource: (&str, &str),
         mut headers: HeaderMap,
         body: SdkBody,
+        watch: Option<&Watch>,
     ) -> Result<Response<WatchedBody>, Detour> {
         headers.insert(HOST, pattern.host.clone());
         if let Some(agent) = &pattern.user_agent {
@@ -296,6 +298,9 @@ impl Direct {
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
+        if let Some(watch) = watch {
+            request.extensions_mut().insert(watch.used());
+        }
         match self.http.send_plain(request).await {
             Ok(answer) => match answer.status() {
                 StatusCode::OK => Ok(answer),

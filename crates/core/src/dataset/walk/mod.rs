@@ -24,6 +24,7 @@ use futures::Stream;
 use tokio::sync::mpsc;
 
 use super::entry::Entry;
+use super::filter::Filter;
 use super::sort::SortOptions;
 use crate::error::{Error, Result};
 use crate::options::Cancel;
@@ -51,6 +52,9 @@ const MAX_NAMES_IN_MEMORY: usize = 1_000_000;
 pub struct WalkOptions {
     /// Whether links are what they point to. Otherwise they are skipped, each with a note.
     pub follow_symlinks: bool,
+    /// Names that are left out, without a note, and folders that are not entered. Its bounds of size and time do not
+    /// count here: a pair of a comparison is judged by them.
+    pub filter: Filter,
     /// How and where folders of more than a million names are sorted.
     pub sort: SortOptions,
     /// Stops the walk, which is not complete then.
@@ -58,9 +62,14 @@ pub struct WalkOptions {
 }
 
 impl Default for WalkOptions {
-    /// Links are followed.
+    /// Links are followed, nothing is left out.
     fn default() -> Self {
-        Self { follow_symlinks: true, sort: SortOptions::default(), cancel: Cancel::default() }
+        Self {
+            follow_symlinks: true,
+            filter: Filter::default(),
+            sort: SortOptions::default(),
+            cancel: Cancel::default(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::dataset::{FilterOptions, FilterRule};
 use crate::error::ErrorKind;
 
 /// Names of files, notes and failures, and whether the walk was complete.
@@ -128,6 +129,26 @@ fn what_cannot_be_looked_at_makes_the_walk_incomplete_and_does_not_end_it() {
     let found = seen(root.path(), WalkOptions::default());
     assert_eq!(found.skipped, [("m".to_owned(), Skip::Dangling)]);
     assert!(found.failed.is_empty() && !found.is_complete);
+}
+
+#[test]
+fn what_is_left_out_is_neither_looked_at_nor_told() {
+    let root = folder();
+    for name in ["a.log", "a.txt", "logs/x", "logs/keep/y", "out/z"] {
+        file(root.path(), name, 1);
+    }
+    symlink("gone", root.path().join("dangling")).expect("writable");
+    symlink("x".repeat(300), root.path().join("out/long")).expect("writable");
+    let lines = "*.log\n/logs/\n!/logs/keep/\n/out\ndangling";
+    let options = FilterOptions { rules: FilterRule::of_lines(lines), ..FilterOptions::default() };
+    let filter = Filter::new(&options).expect("sound");
+    let found = seen(root.path(), WalkOptions { filter, ..WalkOptions::default() });
+    let expected = Seen {
+        files: vec![("a.txt".into(), 1), ("logs/keep/y".into(), 1)],
+        is_complete: true,
+        ..Seen::default()
+    };
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -109,10 +109,11 @@ impl Walker<'_> {
         };
         let inner = match &mut frame.names {
             Names::Here(held) => {
-                let run: Vec<Name<'_>> = held.run(BATCH).collect();
+                let mut run: Vec<Name<'_>> = held.run(BATCH).collect();
                 match run.first() {
                     None => return Ok(()),
                     Some(first) if first.kind == Kind::File => {
+                        run.retain(|name| self.admits(name.text));
                         let looks = self.looker.look(folder.as_fd(), &run);
                         for (name, look) in run.iter().zip(looks) {
                             self.take_file(name.text, look)?;
@@ -129,6 +130,7 @@ impl Walker<'_> {
                     let kind = folder::spilled_kind(&entry);
                     Some((entry.name, kind))
                 }
+                Some(Ok(entry)) if !self.admits(&entry.name) => None,
                 Some(Ok(entry)) => {
                     let look = entry.modified.map(|modified| (entry.size_bytes, modified));
                     self.take_file(&entry.name, Ok(look))?;
@@ -136,6 +138,7 @@ impl Walker<'_> {
                 }
             },
         };
+        let inner = inner.filter(|(name, _)| self.may_descend(name));
         let opened = inner.map(|(name, kind)| {
             let bare = name.trim_end_matches('/');
             let opened = open(folder.as_fd(), Path::new(bare), kind == Kind::LinkedFolder);
@@ -213,12 +216,32 @@ impl Walker<'_> {
         }
     }
 
+    /// Whether `name` in the folder on top is not left out.
+    fn admits(&self, name: &str) -> bool {
+        let filter = &self.options.filter;
+        filter.is_empty() || filter.admits_name(&self.name_of(name))
+    }
+
+    fn may_descend(&self, name: &str) -> bool {
+        let filter = &self.options.filter;
+        filter.is_empty() || filter.may_descend(&self.name_of(name))
+    }
+
     fn skip(&mut self, name: &str, why: Skip) -> Result<(), Stopped> {
+        if !self.admits(name) {
+            return Ok(());
+        }
         self.sees_all &= !matches!(why, Skip::Dangling | Skip::Changed);
         self.push(Walked::Skipped { name: self.name_of(name), why })
     }
 
+    /// Says that `name`, or with an empty one the folder on top, cannot be looked at.
     fn fail(&mut self, name: &str, errno: Errno) -> Result<(), Stopped> {
+        // What is left out is not missed, unless it is a folder in which something is not.
+        let is_folder = name.is_empty() || name.ends_with('/');
+        if !is_folder && !self.admits(name) {
+            return Ok(());
+        }
         self.push_failed(Error::io(OPERATION, &self.path_of(name), errno.into()))
     }
 

@@ -23,18 +23,16 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Intercept;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::addresses::{Addresses, Seat};
 use super::failure::{BoxError, Failure};
 use super::proxy::Rules;
 use super::secure::{Layer, secure};
-use super::{ConnectOptions, SharedTls, send};
+use super::wire::Wire;
+use super::{ConnectOptions, SharedTls};
 
 /// A peer that vanished without a word (a machine without power, a forgotten NAT entry) is noticed
 /// within a minute of silence: after 30 s, then three times 10 s. It matters while an answer is
@@ -47,15 +45,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// of the world takes 300.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(300);
 
-/// What a connection takes beyond what is under way on the network (`TCP_NOTSENT_LOWAT`), in bytes. Left
-/// alone, the kernel takes up to 4 MiB off everybody's hands at once, however slow the line: each new
-/// connection would look as if it had brought that much, and every part's end would lie in a queue
-/// that nobody sees. Twice the most that is written at once keeps the fastest connection busy.
-const MAX_UNSENT_BYTES: u32 = 256 << 10;
-
-type Tcp = TokioIo<TcpStream>;
 /// A connection to the hop, which speaks TLS itself where it is a destination or a proxy of https.
-type Hop = Layer<Tcp>;
+type Hop = Layer<Wire>;
 
 /// Makes connections for hyper's pool.
 #[derive(Clone)]
@@ -145,7 +136,7 @@ impl Dialer {
 
     /// Connects to one of the addresses of `hop`: to the best one, and to the next ones as well when
     /// that fails or takes long. The first connection counts.
-    async fn connect(&self, hop: &Uri) -> Result<(Tcp, Option<Seat>), BoxError> {
+    async fn connect(&self, hop: &Uri) -> Result<(Wire, Option<Seat>), BoxError> {
         let host = bare_host(hop);
         if host.parse::<IpAddr>().is_ok() {
             return Ok((self.connect_to(hop.clone()).await?, None));
@@ -193,13 +184,10 @@ impl Dialer {
         }
     }
 
-    async fn connect_to(&self, address: Uri) -> Result<Tcp, BoxError> {
+    async fn connect_to(&self, address: Uri) -> Result<Wire, BoxError> {
         let mut tcp = self.tcp.clone();
         poll_fn(|cx| tcp.poll_ready(cx)).await?;
-        let tcp = tcp.call(address).await?;
-        // Where the system does not know it, its own choice does.
-        let _ = SockRef::from(tcp.inner()).set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
-        Ok(tcp)
+        Ok(Wire::new(tcp.call(address).await?))
     }
 }
 
@@ -340,11 +328,7 @@ impl Write for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = if let Layer::Plain(Layer::Plain(tcp)) = &self.io {
-            send::poll_send(tcp.inner(), cx, slices)
-        } else {
-            Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-        };
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.moved(&polled);
         polled
     }

@@ -23,6 +23,7 @@ mod secure;
 mod send;
 mod tls;
 mod vigil;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ use self::failure::{Failure, connector_error};
 use self::proxy::Rules;
 use self::vigil::Vigil;
 pub(crate) use self::vigil::WatchedBody;
+pub(in crate::transport) use self::wire::Used;
 use crate::error::Result;
 
 pub(crate) use self::addresses::Addresses;
@@ -261,6 +263,9 @@ impl Inner {
         if let Some(wanted) = request.extensions().get::<CaptureSmithyConnection>().cloned() {
             let used = used.clone();
             wanted.set_connection_retriever(move || connection_metadata(&used));
+        }
+        if let Some(wanted) = request.extensions().get::<Used>() {
+            wanted.is(used.clone());
         }
         let mut vigil = Vigil::new(used, self.silence);
         let response = match self.hyper.request(request).await {
