@@ -76,7 +76,7 @@ fn a_kill_on_a_thin_line_loses_little() {
             stats.bytes_in.max(stats.bytes_out)
         };
         let running = sandbox.cp(line).start();
-        eventually("much has been moved", Duration::from_secs(60), || moved() > 100 * MB);
+        eventually("much has been moved", Duration::from_mins(1), || moved() > 100 * MB);
         running.signal(Signal::KILL);
         running.wait();
         let unfinished = brigade::unfinished(&sandbox.manifests()).expect("a folder");
@@ -97,7 +97,7 @@ fn a_thin_line_is_no_stall() {
     let line = "f s3://bucket/f --part-size 5MiB --concurrency 16 --stall-timeout 1s --json";
     let running = sandbox.cp(line).start();
     // Two of them take three seconds.
-    eventually("two frames of each are there", Duration::from_secs(60), || {
+    eventually("two frames of each are there", Duration::from_mins(1), || {
         sandbox.store().stats().bytes_in > 2 * 16 * 256 * 1024
     });
     running.signal(Signal::INT);

@@ -266,7 +266,7 @@ fn a_source_that_is_overwritten_meanwhile_ends_the_copy() {
     let running = sandbox.cp(line).start();
     eventually("a part waits", SOON, || sandbox.store().faults().fired().total == 1);
     sandbox.file("other", 3 * PART);
-    std::fs::write(sandbox.path("other"), vec![7; 3 * 5 << 20]).expect("written");
+    std::fs::write(sandbox.path("other"), vec![7; 15 << 20]).expect("written");
     sandbox.cp("other s3://bucket/f").run().succeeded();
     sandbox.store().faults().release();
     let said = running.wait().failed(6);
@@ -388,7 +388,7 @@ fn an_overwritten_source_ends_it_between_stores_too() {
     two.from.store().faults().set(stall).expect("rules");
     let running = two.cp("f", "").start();
     eventually("a range waits", SOON, || two.from.store().faults().fired().total == 1);
-    std::fs::write(two.from.path("other"), vec![7; 3 * 5 << 20]).expect("written");
+    std::fs::write(two.from.path("other"), vec![7; 15 << 20]).expect("written");
     two.from.cp("other s3://bucket/f").run().succeeded();
     two.from.store().faults().release();
     let said = running.wait().failed(6);

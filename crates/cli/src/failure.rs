@@ -80,12 +80,14 @@ impl Failure {
 impl Failure {
     /// The same, where the command was another than the `cp` that the advice speaks to.
     pub(crate) fn of_another_command(mut self) -> Self {
-        let spelt_out =
-            |text: &str| text.replace("with --no-resume", "with brigade cp --no-resume");
         self.message = spelt_out(&self.message);
         self.advice = self.advice.as_deref().map(spelt_out);
         self
     }
+}
+
+fn spelt_out(text: &str) -> String {
+    text.replace("with --no-resume", "with brigade cp --no-resume")
 }
 
 impl From<&anyhow::Error> for Failure {

@@ -213,9 +213,9 @@ impl Index {
                 // What was put takes the place of what is pretended.
                 let virtual_one = if next.is_ge() { made.next() } else { None };
                 let put_one = if next.is_le() { put.next() } else { None };
-                let object = match (put_one, &virtual_one) {
-                    (Some((_, object)), _) | (None, Some(object)) => object,
-                    (None, None) => return,
+                let ((Some((_, object)), _) | (None, Some(object))) = (put_one, &virtual_one)
+                else {
+                    return;
                 };
                 match visit(&object.record.key, object) {
                     Walk::On => {}

@@ -137,6 +137,8 @@ pub(crate) struct CpArgs {
 }
 
 /// Where a copy's source is, if it is not where its target is.
+// As they are typed.
+#[allow(clippy::struct_field_names)]
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Copies")]
 pub(crate) struct SourceArgs {

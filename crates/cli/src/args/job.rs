@@ -9,6 +9,8 @@ use super::filter::FilterArgs;
 use super::{CpArgs, OutputArgs, StoreArgs};
 
 /// What `cp -r`, `mv -r` and `sync` have in common.
+// Each is one independent switch, as typed.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Many objects")]
 pub(crate) struct JobArgs {

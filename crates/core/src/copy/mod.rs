@@ -165,9 +165,9 @@ impl<'a> Copying<'a> {
     /// Writes down that there is about to be an upload in parts.
     async fn record(&self, assembly: &mut Assembly<'_>, plan: &Plan) -> Result<()> {
         let source = self.source.url.to_string();
-        let side = Side::Copy { source: source.clone() };
+        let copied = Side::Copy { source: source.clone() };
         let (size, part_size) = (plan.size_bytes(), plan.part_size_bytes());
-        let transfer = assembly.transfer(&source, size, part_size, side);
+        let transfer = assembly.transfer(&source, size, part_size, copied);
         assembly.record_for_abort(source.as_bytes(), &transfer).await
     }
 

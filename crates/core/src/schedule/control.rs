@@ -394,6 +394,7 @@ mod tests {
                 now += elapsed.as_secs_f64();
                 let part_time = self.part_time(parts);
                 let done = goodput * elapsed.as_secs_f64() / self.part_bytes;
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let grew = (0..done as usize).filter(|_| controller.succeeded(part_time)).count();
                 if grew == 0 {
                     controller.measured(full(goodput), elapsed);

@@ -38,6 +38,8 @@ const QUEUE: usize = 1024;
 /// let options = JobOptions { compare: Some(Compared::Size), dry_run: true, ..JobOptions::default() };
 /// assert!(!options.delete);
 /// ```
+// Each is one independent switch.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 pub struct JobOptions {
     /// How each is uploaded. Who listens and who may stop it are the job's. Its `command` is the beginning of

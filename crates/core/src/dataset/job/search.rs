@@ -321,14 +321,13 @@ impl Out<'_> {
             {
                 difference = match content(self.engine, self.job, &left.name).await {
                     Ok(Content::Same(_)) => Difference::Same,
-                    Ok(Content::Different(_)) => Difference::Content,
+                    // What could not be read is tried, and tells better what is wrong.
+                    Ok(Content::Different(_)) | Err(_) => Difference::Content,
                     // Of two objects with one ETag the contents are the same, wherever it comes from.
                     Ok(Content::Unknown(_)) if left.etag.is_some() && left.etag == right.etag => {
                         Difference::Same
                     }
                     Ok(Content::Unknown(_)) => pair.difference(direction, Compared::SizeAndTime),
-                    // It is tried, and tells better what is wrong.
-                    Err(_) => Difference::Content,
                 };
             }
             (difference, pair)

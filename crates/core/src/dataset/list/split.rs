@@ -94,6 +94,8 @@ fn learn(ranks: &mut Ranks, page: &ListPage, is_known: bool) {
 }
 
 /// A range of keys.
+// Each says one thing of it that the others don't.
+#[allow(clippy::struct_excessive_bools)]
 struct Segment {
     id: u64,
     course: Course,
@@ -122,7 +124,7 @@ struct Segment {
 /// What a page was asked for.
 enum Flight {
     Next { id: u64 },
-    Cut { id: u64, at: String, is_near: bool, course: Course, until: Option<String> },
+    Cut { id: u64, at: String, is_near: bool, course: Box<Course>, until: Option<String> },
 }
 
 impl<P: Pages> Split<P> {
@@ -232,6 +234,7 @@ impl<P: Pages> Split<P> {
         let until = segment.until.clone();
         let course = self.scope.course(Some(at.clone()), until.clone());
         let page = self.pages.page(course.start().cloned());
+        let course = Box::new(course);
         let flight = Flight::Cut { id: segment.id, at, is_near, course, until };
         self.flights.push(Box::pin(async move { (flight, page.await) }));
         self.segments[index].is_being_cut = true;
@@ -257,7 +260,7 @@ impl<P: Pages> Split<P> {
                 }
             }
             Flight::Cut { id, at, is_near, course, until } => {
-                self.land_cut(id, (at, is_near), course, until, page);
+                self.land_cut(id, (at, is_near), *course, until, page);
             }
         }
         Ok(())

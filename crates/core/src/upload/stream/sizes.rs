@@ -85,26 +85,26 @@ mod tests {
     use crate::limits::GIB;
     use crate::options::UploadOptions;
 
-    fn sizes(options: StreamOptions, profile: &StoreProfile, memory_bytes: u64) -> Sizes {
-        Sizes::choose(&options, profile, memory_bytes).expect("they work")
+    fn sizes(options: &StreamOptions, profile: &StoreProfile, memory_bytes: u64) -> Sizes {
+        Sizes::choose(options, profile, memory_bytes).expect("they work")
     }
 
     #[test]
     fn parts_follow_the_memory_and_grow_where_they_may() {
         let aws = StoreProfile::aws();
-        let plain = sizes(StreamOptions::default(), &aws, 96 * MIB);
+        let plain = sizes(&StreamOptions::default(), &aws, 96 * MIB);
         assert_eq!((plain.of(1), plain.of(2500), plain.of(2501)), (8 * MIB, 8 * MIB, 16 * MIB));
         assert_eq!((plain.of(7501), plain.of(10_000)), (32 * MIB, 32 * MIB));
         assert_eq!(plain.reach_bytes(), 2500 * 80 * MIB);
         let all: u64 = plain.parts().map(|part| part.len_bytes).sum();
         assert_eq!(all, plain.reach_bytes());
         let equal = StoreProfile { equal_parts: true, ..aws.clone() };
-        assert_eq!(sizes(StreamOptions::default(), &equal, 96 * MIB).reach_bytes(), 80_000 * MIB);
-        let little = sizes(StreamOptions::default(), &aws, 16 * MIB);
+        assert_eq!(sizes(&StreamOptions::default(), &equal, 96 * MIB).reach_bytes(), 80_000 * MIB);
+        let little = sizes(&StreamOptions::default(), &aws, 16 * MIB);
         assert_eq!((little.of(1), little.of(10_000)), (8 * MIB, 8 * MIB));
-        assert_eq!(sizes(StreamOptions::default(), &aws, 64 * GIB).of(1), 64 * MIB);
+        assert_eq!(sizes(&StreamOptions::default(), &aws, 64 * GIB).of(1), 64 * MIB);
         let few = StoreProfile { max_parts: 2, ..aws };
-        assert_eq!(sizes(StreamOptions::default(), &few, 96 * MIB).parts().count(), 2);
+        assert_eq!(sizes(&StreamOptions::default(), &few, 96 * MIB).parts().count(), 2);
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
             ..StreamOptions::default()
         };
         for expected in [0, 1, 80 * GIB, 1 << 40] {
-            assert!(sizes(expecting(expected), &aws, 96 * MIB).reach_bytes() >= expected);
+            assert!(sizes(&expecting(expected), &aws, 96 * MIB).reach_bytes() >= expected);
         }
         let upload = UploadOptions { part_size_bytes: Some(5 * MIB), ..UploadOptions::default() };
         let options = StreamOptions { upload, ..expecting(80 * GIB) };
