@@ -207,16 +207,12 @@ fn unescaped(text: &str) -> Option<Cow<'_, str>> {
             "apos" => '\'',
             other => numbered(other.strip_prefix('#')?)?,
         });
-        match behind.split_once('&') {
-            Some((plain, next)) => {
-                whole.push_str(plain);
-                rest = next;
-            }
-            None => {
-                whole.push_str(behind);
-                return Some(Cow::Owned(whole));
-            }
-        }
+        let Some((plain, next)) = behind.split_once('&') else {
+            whole.push_str(behind);
+            return Some(Cow::Owned(whole));
+        };
+        whole.push_str(plain);
+        rest = next;
     }
 }
 
@@ -369,7 +365,7 @@ mod tests {
             assert_eq!(parse(listing(content).as_bytes()), None, "{content}");
         }
         for xml in [
-            "".to_owned(),
+            String::new(),
             "not xml".to_owned(),
             "<Error><Code>InternalError</Code></Error>".to_owned(),
             "<!DOCTYPE x [<!ENTITY a \"b\">]><ListBucketResult/>".to_owned(),

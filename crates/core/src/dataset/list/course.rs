@@ -252,7 +252,7 @@ mod tests {
     fn pages_follow_by_token_and_end() {
         let mut course = course("", None, None);
         assert_eq!(course.start(), None);
-        assert_eq!(took(&mut course, page(&["a", "b"], &[], Some("t"))).1, false);
+        assert!(!took(&mut course, page(&["a", "b"], &[], Some("t"))).1);
         assert_eq!(course.start(), Some(&PageStart::Token("t".into())));
         // A token at the end means nothing.
         let last = ListPage { is_truncated: false, ..page(&["b", "c"], &[], Some("u")) };
@@ -333,7 +333,7 @@ mod tests {
     fn empty_pages_pass_but_not_for_ever() {
         let mut course = course("", None, None);
         for at in 0..10 {
-            assert_eq!(took(&mut course, page(&[], &[], Some(&format!("t{at}")))).1, false);
+            assert!(!took(&mut course, page(&[], &[], Some(&format!("t{at}")))).1);
         }
         let ends =
             (10..2_000).any(|at| course.take(page(&[], &[], Some(&format!("t{at}")))).is_err());
