@@ -861,7 +861,7 @@ fn trap_25_a_customers_key_goes_along_and_never_in_the_open() {
 }
 
 /// Keys that are no names of files, one at a time: nothing is written outside the folder, and what
-/// cannot be a file is refused. Many at once come with listing: there is no command that lists yet.
+/// cannot be a file is refused.
 #[test]
 fn trap_26_a_key_that_is_no_file_name_is_refused() {
     let trap = Trap::of(Sandbox::new());

@@ -213,10 +213,8 @@ impl Index {
                 // What was put takes the place of what is pretended.
                 let virtual_one = if next.is_ge() { made.next() } else { None };
                 let put_one = if next.is_le() { put.next() } else { None };
-                let ((Some((_, object)), _) | (None, Some(object))) = (put_one, &virtual_one)
-                else {
-                    return;
-                };
+                let put_one = put_one.map(|(_, object)| object);
+                let Some(object) = put_one.or(virtual_one.as_ref()) else { return };
                 match visit(&object.record.key, object) {
                     Walk::On => {}
                     Walk::Stop => return,

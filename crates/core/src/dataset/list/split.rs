@@ -94,7 +94,7 @@ fn learn(ranks: &mut Ranks, page: &ListPage, is_known: bool) {
 }
 
 /// A range of keys.
-// Each says one thing of it that the others don't.
+// Each is one independent yes or no, and most combinations of them happen.
 #[allow(clippy::struct_excessive_bools)]
 struct Segment {
     id: u64,
@@ -123,8 +123,22 @@ struct Segment {
 
 /// What a page was asked for.
 enum Flight {
-    Next { id: u64 },
-    Cut { id: u64, at: String, is_near: bool, course: Box<Course>, until: Option<String> },
+    /// The next one of the segment of this number.
+    Next(u64),
+    Cut(Box<Cut>),
+}
+
+/// A guess under way.
+struct Cut {
+    /// The segment that is to be cut.
+    id: u64,
+    /// Where.
+    at: String,
+    /// Whether that is as far from its beginning as guesses are.
+    is_near: bool,
+    /// Through what would be the new segment.
+    course: Course,
+    until: Option<String>,
 }
 
 impl<P: Pages> Split<P> {
@@ -210,7 +224,7 @@ impl<P: Pages> Split<P> {
             if !segment.is_asked && !segment.is_over {
                 segment.is_asked = true;
                 let page = self.pages.page(segment.course.start().cloned());
-                let flight = Flight::Next { id: segment.id };
+                let flight = Flight::Next(segment.id);
                 self.flights.push(Box::pin(async move { (flight, page.await) }));
             }
             if self.has_room() {
@@ -234,8 +248,8 @@ impl<P: Pages> Split<P> {
         let until = segment.until.clone();
         let course = self.scope.course(Some(at.clone()), until.clone());
         let page = self.pages.page(course.start().cloned());
-        let course = Box::new(course);
-        let flight = Flight::Cut { id: segment.id, at, is_near, course, until };
+        let cut = Cut { id: segment.id, at, is_near, course, until };
+        let flight = Flight::Cut(Box::new(cut));
         self.flights.push(Box::pin(async move { (flight, page.await) }));
         self.segments[index].is_being_cut = true;
     }
@@ -243,7 +257,7 @@ impl<P: Pages> Split<P> {
     /// Takes in a page.
     fn land(&mut self, flight: Flight, page: Result<ListPage>) -> Result<()> {
         match flight {
-            Flight::Next { id } => {
+            Flight::Next(id) => {
                 let Some(index) = self.segments.iter().position(|it| it.id == id) else {
                     return Ok(());
                 };
@@ -259,22 +273,14 @@ impl<P: Pages> Split<P> {
                     self.order_is_gone();
                 }
             }
-            Flight::Cut { id, at, is_near, course, until } => {
-                self.land_cut(id, (at, is_near), *course, until, page);
-            }
+            Flight::Cut(cut) => self.land_cut(*cut, page),
         }
         Ok(())
     }
 
-    /// What lies behind `at` in a segment.
-    fn land_cut(
-        &mut self,
-        id: u64,
-        (at, is_near): (String, bool),
-        course: Course,
-        until: Option<String>,
-        page: Result<ListPage>,
-    ) {
+    /// What lies behind a guess: a segment of its own, if anything.
+    fn land_cut(&mut self, cut: Cut, page: Result<ListPage>) {
+        let Cut { id, at, is_near, course, until } = cut;
         let wanted = self.wanted_pages();
         let Some(index) = self.segments.iter().position(|it| it.id == id) else { return };
         let segment = &mut self.segments[index];
