@@ -56,12 +56,12 @@ fn parts_in_flight_grow_while_that_brings_more() {
 /// What a connection takes off the client's hands is not what the line brings.
 #[test]
 fn parts_in_flight_stay_few_on_a_thin_line() {
-    let sandbox = behind(Network { total_bytes_per_s: Some(100 * MB), ..Network::default() });
-    sandbox.file("f", 480 * MIB);
+    let sandbox = behind(Network { total_bytes_per_s: Some(20 * MB), ..Network::default() });
+    sandbox.file("f", 100 * MIB);
     let report = sandbox.cp("f s3://bucket/f --part-size 5MiB --json").run().report();
-    // As many as the line takes half a second for; and twice as many are tried once.
+    // Twice as many as it begins with are tried, and once more on a machine that is busy with other things.
     let peak = sandbox.store().stats().peak_requests_in_flight;
-    assert!(peak <= 22, "{peak} requests: {report}");
+    assert!(peak <= 16, "{peak} requests: {report}");
     assert_eq!(report["limited_by"], "the network", "{report}");
 }
 
@@ -76,7 +76,7 @@ fn a_kill_on_a_thin_line_loses_little() {
             stats.bytes_in.max(stats.bytes_out)
         };
         let running = sandbox.cp(line).start();
-        eventually("much has been moved", Duration::from_secs(60), || moved() > 100 * MB);
+        eventually("much has been moved", Duration::from_secs(60), || moved() > 160 * MB);
         running.signal(Signal::KILL);
         running.wait();
         let unfinished = brigade::unfinished(&sandbox.manifests()).expect("a folder");
