@@ -35,10 +35,9 @@ const LONGEST_LIFE: Duration = Duration::from_mins(1);
 /// Between two looks at a process's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The program itself is some 30 MiB of that. The rest is what of the mapping is being summed and sent: of
-/// 16 parts two steps of 4 MiB at most that are not released yet, which makes 128 MiB, and what the kernel
-/// maps around them. A single part of 525 MiB that is not released behind the bytes shows.
-const MOST_RESIDENT_BYTES: u64 = 256 * MIB;
+/// The program itself is some 30 MiB of that. Of the source there is one buffer for each lane, which a part is
+/// summed through; what is sent goes out of the page cache. A single part of 525 MiB in memory shows.
+const MOST_RESIDENT_BYTES: u64 = 128 * MIB;
 
 /// What the second half of a life may have more than the first.
 const GROWTH_BYTES: u64 = 64 * MIB;

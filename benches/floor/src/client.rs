@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -68,6 +69,9 @@ pub(crate) fn down(url: &str, file: &Path, how: &How, to: To, size: Option<u64>)
         fs::remove_file(file)?;
     }
     let (clock, place) = (Clock::start(), Place::new(url, how)?);
+    if to == To::Stdout {
+        return to_stdout(&place, how, size, clock);
+    }
     let target = (to != To::Nothing)
         .then(|| OpenOptions::new().write(true).create(true).truncate(false).open(file))
         .transpose()
@@ -86,6 +90,45 @@ pub(crate) fn down(url: &str, file: &Path, how: &How, to: To, size: Option<u64>)
         place.ask(connection, "GET", "", &range, 0)?;
         ensure!(accepted(connection)?.content_length() == length, "not what was asked for");
         receive(connection, buffer, length, target.as_ref(), offset)
+    })?;
+    Ok(clock.stop(size))
+}
+
+/// Writes an object to standard output, in order: who has received a part waits for its turn.
+fn to_stdout(place: &Place, how: &How, size: Option<u64>, clock: Clock) -> Result<Json> {
+    let size = size.map_or_else(|| place.size(), Ok)?;
+    let (turn, next) = (Mutex::new(Some(0)), Condvar::new());
+    let in_turn = |index: u64, part: &[u8]| -> Result<()> {
+        let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |turn: &mut Option<u64>| turn.is_some_and(|turn| turn != index);
+        let mut turn = next.wait_while(turn, waiting).unwrap_or_else(PoisonError::into_inner);
+        ensure!(turn.is_some(), "another part failed");
+        let written = std::io::stdout().write_all(part);
+        // Nobody waits for a turn that will not come.
+        *turn = written.is_ok().then_some(index + 1);
+        next.notify_all();
+        Ok(written?)
+    };
+    in_parallel(how, size.div_ceil(how.part_size), place, |connection, buffer, index| {
+        let offset = index * how.part_size;
+        let length = how.part_size.min(size - offset);
+        let range = format!("Range: bytes={offset}-{}\r\n", offset + length - 1);
+        place.ask(connection, "GET", "", &range, 0)?;
+        ensure!(accepted(connection)?.content_length() == length, "not what was asked for");
+        buffer.resize(bounded(how.part_size, usize::MAX), 0);
+        let part = &mut buffer[..bounded(length, usize::MAX)];
+        let mut hasher = how.sum.then(crc32fast::Hasher::new);
+        let mut done = 0;
+        while done < part.len() {
+            let end = part.len().min(done + BUFFER_BYTES);
+            let received = connection.receive(&mut part[done..end])?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&part[done..done + received]);
+            }
+            done += received;
+        }
+        black_box(hasher.map(crc32fast::Hasher::finalize));
+        in_turn(index, part)
     })?;
     Ok(clock.stop(size))
 }
@@ -184,7 +227,7 @@ fn in_parallel(
     how: &How,
     count: u64,
     place: &Place,
-    job: impl Fn(&mut Connection, &mut [u8], u64) -> Result<()> + Sync,
+    job: impl Fn(&mut Connection, &mut Vec<u8>, u64) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicU64::new(0);
     let work = || -> Result<()> {

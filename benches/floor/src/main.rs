@@ -119,7 +119,7 @@ struct How {
     /// Certificate authority to trust, for https.
     #[arg(long)]
     ca: Option<PathBuf>,
-    /// Reads and sums every part before it is sent, as who names its CRC32 in the head has to.
+    /// Sums every part: before it is sent, as who names its CRC32 in the head has to, or as it is received.
     #[arg(long)]
     sum: bool,
 }
@@ -133,12 +133,20 @@ enum To {
     Existing,
     /// Received into a buffer and dropped.
     Nothing,
+    /// Standard output, in order: a part waits in its buffer for its turn.
+    Stdout,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let command = Arguments::parse().command;
+    let is_taken = matches!(command, Command::Down { to: To::Stdout, .. });
+    match run(command) {
         Ok(json) => {
-            println!("{json}");
+            if is_taken {
+                eprintln!("{json}");
+            } else {
+                println!("{json}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {

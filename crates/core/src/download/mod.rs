@@ -39,7 +39,7 @@ use crate::progress::{Event, Operation};
 use crate::record::Warnings;
 use crate::report::{Report, ReportedChecksum, throughput};
 use crate::schedule::{
-    Cost, First, RetryScope, STOP_GRACE, Window, hedged, run_ordered, run_parts,
+    Cost, First, RetryScope, STOP_GRACE, Window, hedged, is_near, run_ordered, run_parts,
 };
 use crate::transport::{ObjectInfo, Pin};
 use crate::url::S3Url;
@@ -49,6 +49,10 @@ const OPERATION: &str = "download";
 /// Ranges of a stream wait in memory for their turn: as small as still fills a connection (AWS
 /// advises 8 to 16 MB), because the window multiplies them.
 const STREAM_RANGE_BYTES: u64 = 4 * MIB;
+
+/// The same from a store next door, where a request costs no round trip worth mentioning: those that wait stay
+/// in the processors' caches. A stream took a seventh less CPU time than with twice as much.
+const NEAR_RANGE_BYTES: u64 = 2 * MIB;
 
 /// Ranges handed to a writer and not yet written. One is being written, one is ready.
 const WRITER_QUEUE: usize = 1;
@@ -104,7 +108,9 @@ pub(crate) async fn to_writer(
     if let Some((found, _)) = asked.await {
         download.found = found;
     }
-    let range = options.part_size_bytes.unwrap_or(STREAM_RANGE_BYTES);
+    let near = is_near(download.answered_after);
+    let fitting = if near { NEAR_RANGE_BYTES } else { STREAM_RANGE_BYTES };
+    let range = options.part_size_bytes.unwrap_or(fitting);
     let plan = plan::download(download.info.size_bytes, Some(range), None)
         .map_err(|error| error.into_error(OPERATION, url.to_string()))?;
     download.tell_start(&plan, label);
@@ -235,6 +241,10 @@ impl<'a> Download<'a> {
     ) -> Result<(Verified, Option<Checksum>)> {
         let need = self.found.need(plan);
         file.choose_writer(plan, self.options.direct_io, &need);
+        // A disk may need more of them to be busy.
+        if !file.partial.writer().is_direct() {
+            self.scope.window().begins_nearby(self.engine.lanes(), self.answered_after);
+        }
         let moving = Instant::now();
         let moved = self.move_parts(file, plan, &need).await;
         self.account.moved_since(moving);
@@ -467,7 +477,7 @@ impl<'a> Download<'a> {
         let lanes = Arc::clone(self.engine.lanes());
         // It waits in memory for its turn, all of it.
         let cost = Cost { memory_bytes: Collected::memory_bytes(plan.part_size_bytes()) };
-        self.scope.window().begins_a_stream(&lanes, self.answered_after);
+        self.scope.window().begins_nearby(&lanes, self.answered_after);
         let mut ranges = std::pin::pin!(run_ordered(lanes, cost, parts, self.scope.clone(), job));
         let mut joining = need.joining();
         let mut fetched = plan.parts();

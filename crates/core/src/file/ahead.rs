@@ -36,6 +36,9 @@ const AHEAD_BYTES: u64 = 4 << 20;
 /// which is this unless somebody has changed it, and silently leaves out the rest.
 const STEP_BYTES: u64 = 128 * 1024;
 
+/// A file that is shorter comes with one request to the disk, which asking first would only delay.
+const WORTH_ASKING_BYTES: u64 = 1 << 20;
+
 /// Pages of a part that are asked about: the kernel mostly keeps and drops long runs of them.
 const SAMPLES: u64 = 16;
 
@@ -74,6 +77,9 @@ impl Ahead {
             DirectIo::On => true,
             DirectIo::Auto => size_bytes >= LARGE_BYTES,
         };
+        if size_bytes < WORTH_ASKING_BYTES {
+            return None;
+        }
         let residence = Residence::of(file, size_bytes)?;
         let direct = direct::is_wanted(file, size_bytes, how)
             .then(|| direct::open(file, path, false).ok().map(Arc::new))
@@ -83,12 +89,13 @@ impl Ahead {
     }
 
     /// Waits until the part is in memory, as far as that can be had: whoever reads it afterwards finds
-    /// out about a disk that fails. It is held in what `memory` gives, if that gives any.
+    /// out about a disk that fails. It is held in what `memory` gives, if that gives any. Also gives
+    /// whether anything had to be read.
     pub(super) async fn bring<M>(
         &self,
         part: Part,
         memory: impl FnOnce() -> Option<M>,
-    ) -> Brought<M> {
+    ) -> (Brought<M>, bool) {
         let step = (part.len_bytes / SAMPLES).max(1);
         let samples = (0..SAMPLES.min(part.len_bytes)).map(|i| part.offset_bytes + i * step);
         let (mut any, mut all) = (false, true);
@@ -97,7 +104,7 @@ impl Ahead {
             all &= resident;
         }
         if all {
-            return Brought::There;
+            return (Brought::There, false);
         }
         // Never closed: that cannot fail.
         let _permit = self.reading.acquire().await;
@@ -105,11 +112,11 @@ impl Ahead {
             && let Some(memory) = memory()
             && let Ok(held) = Held::read(direct, &self.buffers, part).await
         {
-            return Brought::Held(held, memory);
+            return (Brought::Held(held, memory), true);
         }
         let file = Arc::clone(&self.file);
         let _ = tokio::task::spawn_blocking(move || read_ahead(&file, part)).await;
-        if self.forgets && !any { Brought::Cached } else { Brought::There }
+        (if self.forgets && !any { Brought::Cached } else { Brought::There }, true)
     }
 
     /// Drops the part's pages from memory, but for those that somebody else has mapped.
@@ -176,9 +183,12 @@ mod tests {
     /// Brings the part where memory is short. Whether it must be forgotten.
     fn bring(ahead: &Ahead, part: Part) -> bool {
         match block_on(ahead.bring(part, || None::<()>)) {
-            Brought::There => false,
-            Brought::Cached => true,
-            Brought::Held(..) => panic!("in no memory"),
+            (Brought::There, _) => false,
+            (Brought::Cached, was_read) => {
+                assert!(was_read);
+                true
+            }
+            (Brought::Held(..), _) => panic!("in no memory"),
         }
     }
 
@@ -216,7 +226,7 @@ mod tests {
         assert!(!bring(&auto, part(0, SIZE)), "a small file");
         let (file, open) = &cold;
         assert!(Ahead::new(open, file.path(), SIZE, DirectIo::Off).is_none());
-        assert!(Ahead::new(open, file.path(), 0, DirectIo::On).is_none());
+        assert!(Ahead::new(open, file.path(), WORTH_ASKING_BYTES - 1, DirectIo::On).is_none());
     }
 
     #[test]
@@ -225,7 +235,7 @@ mod tests {
         let ahead = new(&cold, DirectIo::On);
         let (one, memory) = (part(1 << 20, 1 << 20), Arc::new(()));
         let brought = block_on(ahead.bring(one, || Some(Arc::clone(&memory))));
-        let Brought::Held(held, taken) = brought else {
+        let (Brought::Held(held, taken), true) = brought else {
             println!("skipped: the folder for temporary files takes no direct I/O");
             return;
         };
@@ -235,7 +245,7 @@ mod tests {
         // What is in the cache already need not be read once more.
         bring(&ahead, one);
         let again = block_on(ahead.bring(one, || Some(())));
-        assert!(matches!(again, Brought::There), "{again:?}");
+        assert!(matches!(again, (Brought::There, false)), "{again:?}");
     }
 
     /// Whoever reads it finds out.
@@ -246,6 +256,6 @@ mod tests {
         cold.0.as_file().set_len(100).expect("cut");
         bring(&ahead, part(0, SIZE));
         let brought = block_on(ahead.bring(part(0, SIZE), || Some(())));
-        assert!(!matches!(brought, Brought::Held(..)), "{brought:?}");
+        assert!(!matches!(brought, (Brought::Held(..), _)), "{brought:?}");
     }
 }

@@ -9,6 +9,8 @@
 //! cache, a few hundredths of a millisecond; handing that to another thread and waking up again
 //! costs more, and the frame would then be in the other core's cache.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::held::Held;
@@ -25,6 +27,13 @@ pub(crate) const FRAME_BYTES: usize = 256 * 1024;
 /// object of 5 TiB has them, would be 8 GiB of resident memory. Each step interrupts the other cores,
 /// so it is not a small one.
 const RELEASE_STEP_BYTES: u64 = 1 << 20;
+
+/// Read at once to be looked at: with what looks at it, it stays in a core's second-level cache.
+const LOOK_BYTES: usize = 128 * 1024;
+
+thread_local! {
+    static LOOKED_AT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The bytes of a part, wherever they are; cheap to clone.
 #[derive(Debug, Clone)]
@@ -154,6 +163,31 @@ impl Frames {
         Ok(frame)
     }
 
+    /// Shows the next frame to `look`, and gives its length; nothing at the end.
+    ///
+    /// What is not in this process's memory yet is read into one buffer of the thread, over and over: it
+    /// stays in the core's own cache. Going over the mapping would take as long, for its pages have to be
+    /// found, and would make them this process's; and a page that is lost shows as an error at once.
+    pub(crate) fn look(&mut self, look: impl FnOnce(&[u8])) -> Result<Option<usize>> {
+        let (Kind::Mapped(source, part) | Kind::Read(source, part)) = &self.content.0 else {
+            let Some(frame) = self.next().transpose()? else { return Ok(None) };
+            look(&frame);
+            return Ok(Some(frame.len()));
+        };
+        let len = bounded(self.rest_bytes(), LOOK_BYTES);
+        if len == 0 {
+            return Ok(None);
+        }
+        LOOKED_AT.with_borrow_mut(|buffer| {
+            buffer.resize(LOOK_BYTES, 0);
+            source.read_exact_at(&mut buffer[..len], part.offset_bytes + self.at_bytes)?;
+            look(&buffer[..len]);
+            Ok(())
+        })?;
+        self.at_bytes += len as u64;
+        Ok(Some(len))
+    }
+
     fn release_behind(&mut self) {
         if let Kind::Mapped(source, part) = &self.content.0
             && self.at_bytes - self.released_bytes >= 2 * RELEASE_STEP_BYTES
@@ -169,7 +203,7 @@ impl Iterator for Frames {
 
     fn next(&mut self) -> Option<Result<Bytes>> {
         self.release_behind();
-        let len = usize::try_from(self.rest_bytes()).unwrap_or(usize::MAX).min(FRAME_BYTES);
+        let len = bounded(self.rest_bytes(), FRAME_BYTES);
         if len == 0 {
             return None;
         }
@@ -178,6 +212,10 @@ impl Iterator for Frames {
         self.at_bytes += frame.as_ref().map_or(len, Bytes::len) as u64;
         Some(frame)
     }
+}
+
+fn bounded(bytes: u64, most: usize) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(most)
 }
 
 /// So that the guard comes to know of those that are lost.

@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::Advice;
@@ -159,15 +160,24 @@ impl Source {
         }
     }
 
-    /// Waits until the part is in memory, read from the disk if need be, without blocking. It is held
-    /// in the memory that `memory` gives, if that is needed and it gives any.
+    /// Waits until the part is in memory, read from the disk if need be, without blocking; `waited` is
+    /// told how long, if so. It is held in the memory that `memory` gives, if that is needed and it gives
+    /// any.
     pub(crate) async fn bring<M>(
         &self,
         part: Part,
         memory: impl FnOnce() -> Option<M>,
+        waited: impl FnOnce(Duration),
     ) -> Brought<M> {
         let how = match &self.0.ahead {
-            Some(ahead) => ahead.bring(part, memory).await,
+            Some(ahead) => {
+                let asked = Instant::now();
+                let (how, was_read) = ahead.bring(part, memory).await;
+                if was_read {
+                    waited(asked.elapsed());
+                }
+                how
+            }
             None => ahead::Brought::There,
         };
         Brought { source: self.clone(), part, how }

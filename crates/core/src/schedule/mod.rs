@@ -19,4 +19,4 @@ pub(crate) use lanes::{LaneId, Lanes};
 pub(crate) use retry::Retry;
 pub(crate) use run::{Cost, STOP_GRACE, run_ordered, run_parts};
 pub(crate) use scope::RetryScope;
-pub(crate) use window::{Admission, Bounds, Memory, Window};
+pub(crate) use window::{Admission, Bounds, Memory, Window, is_near};

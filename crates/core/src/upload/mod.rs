@@ -217,10 +217,11 @@ impl Upload<'_> {
         };
         self.tell_start(part);
         let started = Instant::now();
+        let memory = || self.scope.window().spare(part.len_bytes);
+        let waited = |time| self.scope.flow().queued_for_disk(time);
+        let brought = self.source.bring(part, memory, waited).await;
         let mut digest = match self.algorithm {
-            Some(algorithm) => {
-                Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
-            }
+            Some(algorithm) => Some(sum(&brought.content()?, algorithm, self.scope.flow()).await?),
             None => None,
         };
         // Only a conditional upload can meet its own object and take it for somebody else's.
@@ -229,7 +230,7 @@ impl Upload<'_> {
         options.metadata.extend(token.clone().map(|token| (TOKEN_NAME.to_owned(), token)));
         let receipt = loop {
             let attempt = async |number| {
-                let content = self.source.content(part)?;
+                let content = brought.content()?;
                 let flow = self.scope.flow();
                 let digest = summed_for(number, &content, digest, flow).await?;
                 let sign = !self.profile.unsigned_payload;
@@ -256,6 +257,7 @@ impl Upload<'_> {
                 Err(error) => return Err(blame(self.source, error)),
             }
         };
+        brought.give_back();
         self.scope.window().succeeded();
         self.account.moved_since(started);
         self.tell_end(part, started);
@@ -402,11 +404,9 @@ async fn sum(content: &Content, algorithm: Algorithm, flow: &Flow) -> Result<Dig
         let (summed, blocked) = timed(|| {
             let mut step_bytes = 0;
             while step_bytes < SUM_STEP_BYTES
-                && let Some(frame) = frames.next()
+                && let Some(len) = frames.look(|bytes| hasher.update(bytes))?
             {
-                let frame = frame?;
-                hasher.update(&frame);
-                step_bytes += frame.len();
+                step_bytes += len;
             }
             Ok(())
         });

@@ -288,7 +288,8 @@ impl Upload<'_> {
             async move {
                 let started = Instant::now();
                 let memory = || scope.window().spare(part.len_bytes);
-                let brought = source.bring(part, memory).await;
+                let waited = |time| scope.flow().queued_for_disk(time);
+                let brought = source.bring(part, memory, waited).await;
                 let digest = match algorithm {
                     Some(algorithm) => {
                         Some(sum(&brought.content()?, algorithm, scope.flow()).await?)
