@@ -180,6 +180,7 @@ pub struct Brigade {
     folder: PathBuf,
     timeout: Duration,
     may_tell_secrets: bool,
+    input: Option<Stdio>,
 }
 
 impl Brigade {
@@ -196,7 +197,7 @@ impl Brigade {
             .env("AWS_SHARED_CREDENTIALS_FILE", folder.join("no-credentials"))
             .env("AWS_EC2_METADATA_DISABLED", "true");
         let folder = folder.to_owned();
-        Self { command, folder, timeout: TIMEOUT, may_tell_secrets: false }
+        Self { command, folder, timeout: TIMEOUT, may_tell_secrets: false, input: None }
     }
 
     /// More arguments.
@@ -225,6 +226,12 @@ impl Brigade {
     /// Runs in another folder.
     pub fn dir(mut self, folder: impl AsRef<Path>) -> Self {
         self.command.current_dir(folder);
+        self
+    }
+
+    /// Reads standard input from there; without it, there is nothing to be read.
+    pub fn input(mut self, from: impl Into<Stdio>) -> Self {
+        self.input = Some(from.into());
         self
     }
 
@@ -275,7 +282,10 @@ impl Brigade {
 
     /// Starts it.
     pub fn start(mut self) -> Running {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command
+            .stdin(self.input.take().unwrap_or_else(Stdio::null))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let shown = shown(&self.command);
         let started = Instant::now();
         let mut child =
@@ -436,6 +446,13 @@ impl Run {
         let errors = self.errors();
         assert_eq!((self.code(), errors.len()), (code, 1), "{self}");
         errors.into_iter().next().expect("one")
+    }
+
+    /// The words on standard error of a run that ended with `code`, whatever the number of its errors.
+    #[track_caller]
+    pub fn code_and_words(self, code: i32) -> String {
+        assert_eq!(self.code(), code, "{self}");
+        self.stderr
     }
 
     /// Every line of standard output as the JSON object it must be.

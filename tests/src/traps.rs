@@ -5,8 +5,8 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use brigade::ErrorKind;
-use brigade_store::Options;
 use brigade_store::faults::{Action, Faults, Place, Rule};
+use brigade_store::{Backend, Options, Pretended};
 use futures::executor::block_on;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -51,6 +51,19 @@ impl Trap {
         let trap = Self::with_file(size);
         trap.cp(UP).run().succeeded();
         trap
+    }
+
+    /// With a store that lists so many objects.
+    pub fn pretending(objects: u64) -> Self {
+        let pretended = Pretended { objects, object_size_bytes: 1 };
+        let backend = Backend::Synthetic;
+        Self(Sandbox::with(Options { backend, pretended, ..Sandbox::options() }))
+    }
+
+    /// What `ls -r` shows of the bucket.
+    pub fn listed(&self, more: &str) -> String {
+        let line = ["ls", "s3://bucket", "-r"].into_iter().chain(more.split_whitespace());
+        self.brigade(line).run().succeeded().text().to_owned()
     }
 
     /// With a store that takes parts of 64 KiB, the profile `small.toml` that says so, and a file of so

@@ -493,7 +493,7 @@ fn a_manifest_that_cannot_be_used_is_named() {
                 let rest = bytes.iter().position(|byte| *byte == b'\n').expect("a line");
                 bytes.splice(..rest, *b"brigade manifest 7");
             },
-            "it has format 7, and this version reads up to 1; resume with the version that began it",
+            "it has format 7, and this version reads up to 2; resume with the version that began it",
         ),
         (|bytes| *bytes = b"not a manifest\n".to_vec(), "it is not a manifest; start over"),
         (

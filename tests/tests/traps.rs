@@ -13,11 +13,15 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use brigade::ListOptions;
+use brigade::limits::StoreProfile;
+use brigade::{CopyOptions, Session, SessionOptions};
 use brigade_store::faults::{Action, Answer, Place, Rule};
 use brigade_store::{Credentials, Options};
 use brigade_tests::cli::{CUSTOMER_KEY, PART, SECRET_KEY, Sandbox, eventually};
 use brigade_tests::files;
 use brigade_tests::traps::{DOWN, SOON, Trap, UP};
+use futures::executor::block_on;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -128,6 +132,51 @@ fn trap_03_uploads_are_listed_page_by_page_and_never_in_a_circle() {
     assert_eq!(run.json().last().expect("a line")["failed"], 1, "{run}");
     assert!(run.stderr.contains("the store repeats a page of its listing for ever"), "{run}");
     assert_eq!(trap.fired(), [2, 1]);
+}
+
+/// The same for objects, and for pages that say that there is more and not where: all come, once.
+#[test]
+fn trap_03_objects_are_listed_page_by_page() {
+    for more in [vec![], vec![Action::remove_element("NextContinuationToken")]] {
+        let trap = Trap::pretending(250);
+        let rule = Rule::on("ListObjectsV2").then(Action::set_query("max-keys", "100"));
+        trap.misbehave(more.into_iter().fold(rule, Rule::then));
+        assert_eq!(trap.listed("").lines().count(), 250);
+        assert_eq!(trap.count("ListObjectsV2"), 3);
+    }
+}
+
+/// A store that gives the same token for ever: an error that says so, and no circle.
+#[test]
+fn trap_03_a_page_of_objects_that_repeats_is_no_circle() {
+    let trap = Trap::pretending(2_500);
+    trap.misbehave(
+        Rule::on("ListObjectsV2")
+            .from_nth(2)
+            .then(Action::set_element("IsTruncated", "true"))
+            .then(Action::set_element("NextContinuationToken", "bg")),
+    );
+    let run = trap.brigade(["ls", "s3://bucket", "-r", "--summarize"]).run();
+    assert!(!run.text().contains("objects"), "{run}");
+    let said = run.failed(8);
+    let expected = "repeats a page of its listing for ever: the listing is incomplete";
+    assert!(said.contains(expected), "{said}");
+    assert!(trap.count("ListObjectsV2") <= 5);
+}
+
+/// Pages without a key, although more follow, as after much was deleted.
+#[test]
+fn trap_03_an_empty_page_is_not_the_end() {
+    let trap = Trap::pretending(250);
+    trap.misbehave(
+        Rule::on("ListObjectsV2")
+            .nth(1)
+            .then(Action::remove_element("Contents"))
+            .then(Action::set_element("IsTruncated", "true"))
+            // Goes on from the beginning.
+            .then(Action::set_element("NextContinuationToken", "bg")),
+    );
+    assert_eq!(trap.listed("").lines().count(), 250);
 }
 
 /// A part of the right size arrived with other bytes, and so the store lists it with another
@@ -687,8 +736,46 @@ fn trap_21_a_part_without_an_etag_is_a_failure() {
     trap.assert_nothing_stored();
 }
 
-// 22. `UploadPartCopy` that is silent for a minute comes with copies inside a store: there is no command
-// that makes one yet.
+/// A store copies for minutes without a word, or with nothing but white space: no time-out, however
+/// short a silence of other requests may be.
+#[test]
+fn trap_22_a_silent_copy_is_no_time_out() {
+    let trap = Trap::with_object(2 * PART);
+    let (time, every) = (Duration::from_millis(1_700), Duration::from_millis(100));
+    let (silent, blank) = (Action::delay(time), Action::Trickle { time, every });
+    trap.misbehave([
+        Rule::on("CopyObject").key("a").then(silent.clone()),
+        Rule::on("CopyObject").key("b").then(blank.clone()),
+        Rule::on("UploadPartCopy").part(1).then(silent),
+        Rule::on("UploadPartCopy").part(2).then(blank),
+    ]);
+    let session = |max_single_put_bytes| {
+        let profile = StoreProfile { max_single_put_bytes, ..StoreProfile::generic() };
+        let options = SessionOptions {
+            // Other requests get six times that.
+            stall_timeout: Duration::from_millis(200),
+            store_profile: Some(profile),
+            ..trap.session_options()
+        };
+        block_on(Session::new(options)).expect("a session")
+    };
+    let (whole, parts) = (session(1 << 30), session(PART));
+    let copy = |session: &Session, key: &str| {
+        let source = "s3://bucket/f".parse().expect("a URL");
+        session.bucket("bucket").object(key).copy_from(&source, CopyOptions::default())
+    };
+    let copies = [copy(&whole, "a"), copy(&whole, "b"), copy(&parts, "c")];
+    for copied in block_on(futures::future::join_all(copies)) {
+        let report = copied.expect("copied");
+        assert!(report.retries == 0 && report.verified.is_proof(), "{report:?}");
+    }
+    assert_eq!(trap.fired(), [1, 1, 1, 1]);
+    trap.behave();
+    for key in ["a", "b", "c"] {
+        trap.cp(&format!("s3://bucket/{key} copy")).run().succeeded();
+        trap.assert_copied();
+    }
+}
 
 /// Nothing, a byte, and whatever lies beside a part's size: the right requests, the right bytes.
 #[test]
@@ -805,10 +892,78 @@ fn trap_26_a_key_that_is_no_file_name_is_refused() {
     trap.assert_clean();
 }
 
-// 27. A listing that fails half-way during a sync that deletes comes with listing: there is no command
-// that lists yet.
+/// Stores that do not know how to encode keys, or refuse to: they are taken as they come.
+#[test]
+fn trap_26_keys_are_read_as_the_store_writes_them() {
+    let ignores = Rule::on("ListObjectsV2").then(Action::RemoveQuery(vec!["encoding-type".into()]));
+    let refuses = Rule::on("ListObjectsV2").times(1).then(Action::answer(501, "NotImplemented"));
+    for rule in [ignores, refuses] {
+        let trap = Trap::of(Sandbox::new());
+        trap.file("f", 1);
+        for key in ["a&b", "a%2Bb+c", "a/../b<c>", "\u{fc} \u{1f600}"] {
+            trap.brigade(["cp", "f", &format!("s3://bucket/{key}")]).run().succeeded();
+        }
+        trap.misbehave(rule);
+        let rows = trap.brigade(["ls", "s3://bucket", "-r", "--json"]).run().succeeded().json();
+        let keys: Vec<&str> = rows.iter().filter_map(|row| row["key"].as_str()).collect();
+        assert_eq!(keys, ["a%2Bb+c", "a&b", "a/../b<c>", "\u{fc} \u{1f600}"]);
+        assert!(trap.fired()[0] > 0);
+    }
+}
 
-// 28. Failures inside `DeleteObjects` come with deleting: there is no command that deletes yet.
+/// A listing that fails half-way: what came is shown, the end is an error, and nothing is summed up.
+#[test]
+fn trap_27_half_a_listing_is_no_listing() {
+    let trap = Trap::pretending(2_500);
+    trap.misbehave(Rule::on("ListObjectsV2").from_nth(2).then(Action::answer(403, "AccessDenied")));
+    let run = trap.brigade(["ls", "s3://bucket", "-r", "--summarize"]).run();
+    assert_eq!(run.text().lines().count(), 1_000, "{run}");
+    let said = run.failed(5);
+    assert!(said.starts_with("list s3://bucket/: AccessDenied: "), "{said}");
+    assert!(said.contains("; it takes s3:ListBucket; check the credentials"), "{said}");
+    trap.brigade(["du", "s3://bucket"]).run().failed(5);
+    // What passes is asked for again.
+    trap.misbehave(Rule::on("ListObjectsV2").every(2).then(Action::answer(503, "SlowDown")));
+    assert_eq!(trap.listed("").lines().count(), 2_500);
+}
+
+/// 200 with failures inside: each key that failed is told with its reason, the others are gone, and the
+/// code says that it was in part.
+#[test]
+fn trap_28_keys_that_fail_inside_a_success_are_told() {
+    let trap = Trap::with_file(1);
+    for key in ["a", "b", "locked/1", "locked/2"] {
+        trap.cp(&format!("f s3://bucket/d/{key}")).run().succeeded();
+    }
+    trap.misbehave(
+        Rule::on("DeleteObjects").then(Action::refuse_key("d/locked/*", "AccessDenied")),
+    );
+    let run = trap.brigade(["rm", "-r", "s3://bucket/d", "--json"]).run();
+    assert_eq!((run.code(), trap.count("DeleteObjects")), (3, 1), "{run}");
+    let lines = run.json();
+    let of = |event: &str| -> Vec<_> {
+        let told = lines.iter().filter(|line| line["event"] == event);
+        told.map(|line| line["key"].as_str().expect("a key").to_owned()).collect()
+    };
+    assert_eq!(of("deleted"), ["d/a", "d/b"]);
+    assert_eq!(of("delete_failed"), ["d/locked/1", "d/locked/2"]);
+    let sum = lines.last().expect("a sum");
+    assert_eq!((&sum["deleted"], &sum["failed"]), (&2.into(), &2.into()), "{run}");
+    for key in ["d/locked/1", "d/locked/2"] {
+        let line = format!("brigade: error: delete s3://bucket/{key}: ");
+        assert!(run.stderr.contains(&line), "{run}");
+    }
+    assert!(run.stderr.contains("s3:DeleteObject"), "{run}");
+    trap.behave();
+    for (key, code) in [("a", 4), ("b", 4), ("locked/1", 0), ("locked/2", 0)] {
+        let looked = trap.brigade(["stat", &format!("s3://bucket/d/{key}")]).run();
+        assert_eq!(looked.code(), code, "{looked}");
+    }
+    // One key alone ends as its failure does.
+    let only = Action::answer(403, "AccessDenied");
+    trap.misbehave(Rule::on_any(["DeleteObjects", "DeleteObject"]).then(only));
+    trap.brigade(["rm", "s3://bucket/d/locked/1"]).run().failed(5);
+}
 
 /// A late duplicate of a part took its place under another `ETag`, and Complete answers
 /// `InvalidPart`: the parts are listed, and the listed `ETag`s are good.
@@ -844,6 +999,27 @@ fn trap_29_a_part_with_other_bytes_is_sent_again() {
 }
 
 // 30. A listing out of order comes with listing: there is no command that lists yet.
+
+/// A store that lists out of order: every key comes all the same, none is taken for listed, and the
+/// listing says so to who would compare it.
+#[test]
+fn trap_30_keys_out_of_order_are_noticed() {
+    let trap = Trap::pretending(8_000);
+    trap.misbehave(
+        Rule::on("ListObjectsV2").then(Action::ReverseElements(vec!["Contents".into()])),
+    );
+    let text = trap.listed("");
+    let mut names: Vec<&str> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+    assert!(!names.is_sorted());
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 8_000);
+    // Never cut: not a page more.
+    assert_eq!(trap.count("ListObjectsV2"), 8);
+    let mut listing = trap.session().bucket("bucket").list("", ListOptions::default());
+    let first = block_on(listing.next_batch()).expect("a page").expect("of keys");
+    assert_eq!((first.len(), listing.is_ordered()), (1_000, false));
+}
 
 /// The client dies when the store has begun the upload and nobody knows its id: the next run knows
 /// that there may be one, and aborts it.

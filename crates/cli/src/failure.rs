@@ -57,6 +57,16 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Of an error of the engine.
+    pub(crate) fn of(error: &brigade::Error) -> Self {
+        Self {
+            exit: error.kind().into(),
+            kind: kind_name(error.kind()),
+            message: error.to_string(),
+            advice: error.advice().map(str::to_owned),
+        }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::USAGE,
@@ -83,12 +93,7 @@ impl From<&anyhow::Error> for Failure {
         // The chain in one line, outermost first, as far as it says anything new.
         let message = crate::format::one_line(&format!("{error:#}"));
         if let Some(error) = error.downcast_ref::<brigade::Error>() {
-            return Self {
-                exit: error.kind().into(),
-                kind: kind_name(error.kind()),
-                message: error.to_string(),
-                advice: error.advice().map(str::to_owned),
-            };
+            return Self::of(error);
         }
         if let Some(Resumable { error, .. }) = error.downcast_ref::<Resumable>() {
             return Self {

@@ -1,7 +1,7 @@
 //! Numbers and names as people read them.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use brigade::limits::format_size;
 
@@ -48,6 +48,13 @@ pub(crate) fn age(age: Duration) -> String {
     }
 }
 
+/// A moment, in UTC: `2026-11-30 20:17:46`.
+pub(crate) fn date(at: SystemTime) -> String {
+    let mut text = humantime::format_rfc3339_seconds(at).to_string();
+    text.truncate(19);
+    text.replace('T', " ")
+}
+
 /// `1 part`, `2 parts`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
@@ -66,6 +73,13 @@ pub(crate) fn shell_quoted(text: &str) -> String {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Two names as a line of `source TAB target`: what would end a name or the line is written as `\t`, `\n`
+/// and `\\`. `run` reads it.
+pub(crate) fn tab_line(source: &str, target: &str) -> String {
+    let plain = |text: &str| text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n");
+    format!("{}\t{}", plain(source), plain(target))
 }
 
 /// Keys and file names may hold newlines or escape sequences; a terminal must not obey them, and a
@@ -105,6 +119,11 @@ mod tests {
             [shown(0), shown(119), shown(120), shown(7_199), shown(7_200), shown(172_800)],
             ["0 s", "119 s", "2 min", "119 min", "2 h", "2 days"]
         );
+    }
+
+    #[test]
+    fn a_date_is_one_of_utc() {
+        assert_eq!(date(SystemTime::UNIX_EPOCH + Duration::from_secs(1)), "1970-01-01 00:00:01");
     }
 
     #[test]

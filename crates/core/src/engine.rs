@@ -93,9 +93,25 @@ impl Engine {
         self.drive(task).await
     }
 
+    /// Starts `task` on a lane of its own choice and waits for nothing: it tells through a channel how
+    /// it goes, and that it has ended.
+    pub(crate) fn launch<F>(&self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let home = self.stages.lanes.pick();
+        let engine = Self { stages: Arc::clone(&self.stages), home };
+        self.stages.lanes.spawn(home, task(engine));
+    }
+
     /// The same on another lane.
     pub(crate) fn at(&self, lane: LaneId) -> Self {
         Self { stages: Arc::clone(&self.stages), home: lane }
+    }
+
+    /// Whether it is of the same session.
+    pub(crate) fn is_of_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.stages, &other.stages)
     }
 
     /// Requests over this transfer's own lane: everything but the parts.
@@ -258,7 +274,7 @@ pub(crate) fn naming_the_stopped(operation: &'static str, url: &S3Url) -> impl F
     }
 }
 
-fn no_such_bucket(bucket: &str) -> Error {
+pub(crate) fn no_such_bucket(bucket: &str) -> Error {
     Error::new(ErrorKind::NotFound, "look at", format!("s3://{bucket}"), "no such bucket")
         .advise("check the bucket's name and the endpoint")
 }

@@ -21,7 +21,8 @@
 //! nothing process-wide unless asked ([`guard_mapped_files`]). Progress comes as [`progress::Event`]s on a channel.
 
 mod account;
-mod dataset;
+mod copy;
+pub mod dataset;
 mod download;
 mod engine;
 mod error;
@@ -45,18 +46,21 @@ mod unfinished;
 mod upload;
 mod url;
 
-pub use dataset::Entry;
+pub use dataset::{
+    DeleteOptions, DeleteReport, Deletion, Entry, ListOptions, Listed, Listing, Versions,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use file::guard_mapped_files;
 pub use many::ManyReport;
 pub use object::{Bucket, Object, Transfer};
 pub use options::{
-    Cancel, ChecksumChoice, Credentials, CustomerKey, DirectIo, DownloadOptions, Encryption,
-    Resume, RetryOptions, SessionOptions, UploadOptions, Verify,
+    Cancel, ChecksumChoice, ContentHeaders, CopyOptions, Credentials, CustomerKey, Description,
+    DirectIo, DownloadOptions, Encryption, Resume, RetryOptions, SessionOptions, StreamOptions,
+    UploadOptions, Verify,
 };
 pub use report::{Report, ReportedChecksum, TimeSpent};
-pub use session::Session;
-pub use transport::ObjectInfo;
+pub use session::{BucketInfo, Session};
 pub use transport::connect::{Proxies, Resolve, Resolving};
+pub use transport::{ObjectInfo, ObjectVersion};
 pub use unfinished::{Unfinished, UnfinishedUpload, unfinished};
 pub use url::S3Url;

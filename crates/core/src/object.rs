@@ -1,20 +1,27 @@
 //! A bucket and an object in it: where a program's transfers start, in the words boto3 users know.
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use futures::Stream;
 use futures::future::BoxFuture;
 
-use crate::engine::Engine;
-use crate::error::Result;
+use crate::dataset::{
+    DeleteOptions, DeleteReport, ListOptions, Listing, Versions, delete_many, delete_one,
+};
+use crate::engine::{Engine, no_such_bucket};
+use crate::error::{ErrorKind, Result};
 use crate::many::{self, Item, Listener, ManyReport};
-use crate::options::{Cancel, CustomerKey, DownloadOptions, UploadOptions};
+use crate::options::{
+    Cancel, CopyOptions, CustomerKey, DownloadOptions, StreamOptions, UploadOptions,
+};
 use crate::report::Report;
 use crate::schedule::RetryScope;
-use crate::transport::{ObjectInfo, Pages};
+use crate::transport::{Named, ObjectInfo, Pages, Pin};
 use crate::unfinished::UnfinishedUpload;
 use crate::url::S3Url;
-use crate::{download, upload};
+use crate::{copy, download, upload};
 
 /// A transfer that starts when it is first polled. It borrows nothing, so it can be spawned, joined
 /// with others or kept.
@@ -43,7 +50,7 @@ pub type Transfer = BoxFuture<'static, Result<Report>>;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Bucket {
-    engine: Engine,
+    pub(crate) engine: Engine,
     name: String,
 }
 
@@ -78,6 +85,24 @@ impl Bucket {
     /// The bucket's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Asks whether the bucket is there, and gives its region, where the store tells it. An error of kind
+    /// [`crate::ErrorKind::NotFound`] where it is not.
+    pub async fn look(&self) -> Result<Option<String>> {
+        let name = self.name.clone();
+        self.engine
+            .drive(|engine| async move {
+                let scope = RetryScope::default();
+                let look = |_| engine.calls().head_bucket(&name);
+                match engine.retry().run(&scope, None, look).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        Err(no_such_bucket(&name).caused_by(error))
+                    }
+                    looked => looked,
+                }
+            })
+            .await
     }
 
     /// Makes the bucket. One that this account owns already is left as it is.
@@ -125,6 +150,45 @@ impl Bucket {
                 many::download(&engine, &name, objects, Listener::default(), seen).await
             })
             .await
+    }
+
+    /// The objects whose keys begin with `prefix`, as a stream; see [`Listing`].
+    pub fn list(&self, prefix: &str, options: ListOptions) -> Listing {
+        Listing::begin(&self.engine, &self.name, prefix, options)
+    }
+
+    /// Deletes every `(key, version id)` of `objects`: without a version the key itself, which a bucket
+    /// that keeps versions marks as deleted. What fails is told in the report, and the rest goes on. A
+    /// key that is not there counts as deleted.
+    ///
+    /// ```no_run
+    /// # async fn run(bucket: brigade::Bucket) -> brigade::Result<()> {
+    /// let keys = (0..1_000_000).map(|number| (format!("logs/{number}"), None));
+    /// let report = bucket.delete_objects(futures::stream::iter(keys), Default::default()).await?;
+    /// assert!(report.is_complete(), "{:?}", report.failures);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where the bucket is not there, or the store cannot be asked, before anything was deleted. What
+    /// happens later is [`DeleteReport::ended_by`].
+    pub async fn delete_objects<S>(
+        &self,
+        objects: S,
+        options: DeleteOptions,
+    ) -> Result<DeleteReport>
+    where
+        S: Stream<Item = (String, Option<String>)> + Send + 'static,
+    {
+        delete_many(&self.engine, self.name.clone(), objects, options).await
+    }
+
+    /// All versions of the keys that begin with `prefix`, markers of deletions included: by key, those of
+    /// one key from the newest to the oldest. A bucket that never kept versions has one of each, `null`.
+    /// The store is asked from now on; a page waits for its reader, and a dropped stream asks no more.
+    pub fn list_versions(&self, prefix: &str) -> Versions {
+        Versions::begin(&self.engine, &self.name, prefix)
     }
 
     /// The multipart uploads of keys that begin with `prefix` that the store holds unfinished, in
@@ -215,6 +279,92 @@ impl Object {
         })
     }
 
+    /// Uploads what `reader` brings, in parallel parts when it is more than one, and verifies it. It is
+    /// read on a thread of its own, no faster than the store takes it.
+    ///
+    /// What the reader produces cannot be told from what it should have: a producer that fails and
+    /// ends makes a shorter object. A stream cannot be resumed, and one that fails leaves nothing behind.
+    ///
+    /// ```no_run
+    /// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+    /// let report = object.upload_from(std::io::stdin(), Default::default()).await?;
+    /// println!("{} bytes", report.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn upload_from(
+        &self,
+        reader: impl Read + Send + 'static,
+        options: StreamOptions,
+    ) -> Transfer {
+        let (url, reader) = (self.url.clone(), Box::new(reader));
+        self.transfer(options.upload.cancel.child(), move |engine, cancel| async move {
+            let window = engine.window(options.upload.concurrency);
+            let upload = UploadOptions { cancel, ..options.upload };
+            let options = StreamOptions { upload, ..options };
+            upload::from_reader(&engine, reader, &url, &options, window).await
+        })
+    }
+
+    /// Copies an object of the same store to this one: the store does it by itself, in parts where it
+    /// is large. What describes the source, its tags and how it is kept come along, unless the options
+    /// say otherwise. A store that cannot copy has it go through this machine, with a warning.
+    ///
+    /// ```no_run
+    /// # async fn run(object: brigade::Object) -> brigade::Result<()> {
+    /// let source = "s3://logs/2026/11.gz".parse()?;
+    /// object.copy_from(&source, Default::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn copy_from(&self, source: &S3Url, options: CopyOptions) -> Transfer {
+        self.copy_from_object(&Self::new(self.engine.clone(), source.clone()), options)
+    }
+
+    /// The same, of an object that may be another session's: at another endpoint, in another region, of
+    /// another account. Then it goes through this machine, in memory, never to a disk.
+    pub fn copy_from_object(&self, source: &Self, options: CopyOptions) -> Transfer {
+        let (source, url) = (source.clone(), self.url.clone());
+        self.transfer(options.cancel.child(), move |engine, cancel| async move {
+            let window = engine.window(options.concurrency);
+            let options = CopyOptions { cancel, ..options };
+            let from = copy::End { engine: &source.engine, url: &source.url };
+            let to = copy::End { engine: &engine, url: &url };
+            copy::run(from, to, &options, window).await
+        })
+    }
+
+    /// The object's tags.
+    pub async fn tags(&self) -> Result<BTreeMap<String, String>> {
+        let url = self.url.clone();
+        self.engine
+            .drive(|engine| async move {
+                let (scope, pin) = (RetryScope::default(), Pin::default());
+                let ask = |_| engine.calls().tags(&url, &pin);
+                engine.retry().run(&scope, None, ask).await
+            })
+            .await
+    }
+
+    /// Removes the object if it is still the one with this `ETag`, as in [`Report::source_etag`]; in a
+    /// bucket that keeps versions, a marker takes its place. Where the store does not look at the
+    /// condition, that was looked at just before. An object of SSE-C is looked at with its key.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Changed`] where it is another one by now.
+    pub async fn delete_if_unchanged(
+        &self,
+        etag: &str,
+        customer_key: Option<CustomerKey>,
+    ) -> Result<()> {
+        let (url, etag) = (self.url.clone(), etag.to_owned());
+        self.engine
+            .drive(|engine| async move {
+                copy::remove(&engine, &url, &etag, customer_key.as_ref()).await
+            })
+            .await
+    }
+
     /// Downloads to the file at `path` with default options; see [`Object::download_file_with`].
     pub fn download_file(&self, path: impl AsRef<Path>) -> Transfer {
         self.download_file_with(path, DownloadOptions::default())
@@ -284,6 +434,23 @@ impl Object {
                 engine.head(&url, version_id.as_deref(), customer_key.as_ref(), &scope).await
             })
             .await
+    }
+
+    /// Deletes the object, or marks it as deleted where the bucket keeps versions. One that is not there
+    /// is a success.
+    pub async fn delete(&self) -> Result<()> {
+        self.delete_of(None).await
+    }
+
+    /// Deletes one version of it, for good.
+    pub async fn delete_version(&self, version_id: impl Into<String>) -> Result<()> {
+        self.delete_of(Some(version_id.into())).await
+    }
+
+    async fn delete_of(&self, version_id: Option<String>) -> Result<()> {
+        let (bucket, key) = (self.url.bucket().to_owned(), self.url.key().to_owned());
+        let object = Named { key, version_id };
+        self.engine.drive(|engine| async move { delete_one(&engine, &bucket, &object).await }).await
     }
 
     /// Gives up an unfinished multipart upload of this key, and what the store holds of it. One that

@@ -366,6 +366,22 @@ impl Cancel {
     }
 }
 
+/// Headers that come with an object's bytes whenever they are fetched, besides its media type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContentHeaders {
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `Expires`: a date as HTTP has it, such as `Wed, 21 Oct 2026 07:28:00 GMT`. What is none is
+    /// left out.
+    pub expires: Option<String>,
+}
+
 /// How one object is uploaded.
 ///
 /// ```
@@ -397,8 +413,12 @@ pub struct UploadOptions {
     pub storage_class: Option<String>,
     /// The object's media type; unset: the store's default, `binary/octet-stream` on AWS.
     pub content_type: Option<String>,
+    /// What else describes the content.
+    pub headers: ContentHeaders,
     /// User metadata, without the `x-amz-meta-` before each name; 2 KB in all on AWS.
     pub metadata: BTreeMap<String, String>,
+    /// Tags; ten at most on AWS.
+    pub tags: BTreeMap<String, String>,
     /// How the store shall encrypt.
     pub encryption: Encryption,
     /// What to do with an unfinished upload of the same file to the same place.
@@ -412,6 +432,89 @@ pub struct UploadOptions {
     pub events: Emitter,
     /// Lets somebody stop the transfer.
     pub cancel: Cancel,
+}
+
+/// How a stream is uploaded.
+///
+/// ```
+/// use brigade::{StreamOptions, limits::GIB};
+///
+/// let options = StreamOptions { expected_size_bytes: Some(500 * GIB), ..Default::default() };
+/// assert_eq!(options.spool_folder, None);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct StreamOptions {
+    /// As for a file. A stream cannot be resumed: `resume` only says whether its upload is recorded, to be
+    /// found and aborted if the process dies. `direct_io` is for the file it is spooled to.
+    pub upload: UploadOptions,
+    /// How many bytes there will be, at most: parts are sized for that. Unset: they are sized for the
+    /// memory, and their number bounds what a stream may bring (200 GB and more; 80 GB where a
+    /// store wants equal parts).
+    pub expected_size_bytes: Option<u64>,
+    /// Folder for a file that all of it is written to before anything is sent; nobody sees the file,
+    /// and it goes with the process. Unset: nothing touches a disk.
+    pub spool_folder: Option<PathBuf>,
+}
+
+/// How one object is copied.
+///
+/// ```
+/// use brigade::{CopyOptions, Verify};
+///
+/// let options = CopyOptions {
+///     storage_class: Some("GLACIER_IR".into()),
+///     verify: Verify::Require,
+///     ..CopyOptions::default()
+/// };
+/// assert!(options.description.is_none());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct CopyOptions {
+    /// Size of every part but the last, bytes; unset: the source's own where they are known, so that
+    /// checksums over parts stay the same.
+    pub part_size_bytes: Option<u64>,
+    /// Parts in flight at most, at least 1; unset: as many as bring something, found while it runs.
+    pub concurrency: Option<usize>,
+    /// Which checksum the target gets; unset: on the store, as the source has it, else the one that the
+    /// source has recorded or the target's profile prefers.
+    pub checksum: ChecksumChoice,
+    /// How much proof the copy must bring.
+    pub verify: Verify,
+    /// Only create: an object that exists already is left alone, and the copy ends with
+    /// [`ErrorKind::Conflict`].
+    pub if_none_match: bool,
+    /// Which version of the source; unset: the newest.
+    pub version_id: Option<String>,
+    /// The key of a source that was stored with SSE-C.
+    pub source_customer_key: Option<CustomerKey>,
+    /// What describes the content, all of it; unset: as the source has it.
+    pub description: Option<Description>,
+    /// Tags; unset: as the source has them, if this account may read them.
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Storage class; unset: the source's, between stores of one kind.
+    pub storage_class: Option<String>,
+    /// How the store shall encrypt; unset: as the source is, inside one store.
+    pub encryption: Option<Encryption>,
+    /// As [`UploadOptions::resume`]: whether an upload in parts is recorded, to be found and aborted if the
+    /// process dies. Copies begin anew.
+    pub resume: Resume,
+    /// As [`UploadOptions::command`].
+    pub command: Vec<OsString>,
+    /// Who is told of progress.
+    pub events: Emitter,
+    /// Lets somebody stop the transfer.
+    pub cancel: Cancel,
+}
+
+/// What describes an object's content to whoever fetches it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its media type.
+    pub content_type: Option<String>,
+    /// Other headers.
+    pub headers: ContentHeaders,
+    /// User metadata.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// How one object is downloaded.

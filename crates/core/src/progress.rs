@@ -2,8 +2,9 @@
 //!
 //! The engine emits; a command, a window or a log receives. Emitting never blocks and never waits:
 //! a terminal stopped with Ctrl-S must not stop a transfer. The queue stays bounded all the same:
-//! moved bytes, the only events that come by the thousand a second, are summed into one pending
-//! [`Event::Moved`], and all the others are bounded by parts and retries.
+//! moved bytes, which come by the thousand a second, are summed into one pending [`Event::Moved`]; what is
+//! told of each of many objects holds up the search for more of them; and all the others are bounded by
+//! parts and retries.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,12 @@ use futures::Stream;
 use futures::channel::mpsc;
 use serde::Serialize;
 
+/// Events that may wait for a listener before a job of many objects waits for it: some megabytes.
+const MAX_WAITING: u64 = 20_000;
+
+/// How long such a job waits before it looks again.
+const HEARD_AFTER: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// What a transfer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -23,6 +30,8 @@ pub enum Operation {
     Upload,
     /// From the store into a file or a writer.
     Download,
+    /// From one object to another, on the store or through this machine.
+    Copy,
 }
 
 impl Operation {
@@ -31,6 +40,7 @@ impl Operation {
         match self {
             Self::Upload => "upload",
             Self::Download => "download",
+            Self::Copy => "copy",
         }
     }
 }
@@ -51,14 +61,21 @@ pub enum Event {
         source: String,
         /// Where they go.
         target: String,
-        /// Payload bytes to move.
+        /// Payload bytes to move; of a stream, what was expected, or 0.
         size_bytes: u64,
-        /// Parts to move.
+        /// Parts to move; 0 of a stream.
         parts: u32,
         /// Size of every part but the last.
         part_size_bytes: u64,
         /// Parts allowed in flight.
         concurrency: usize,
+    },
+    /// A stream turned out longer than one part: this is how much its parts can hold.
+    Reach {
+        /// Size of the first parts.
+        part_size_bytes: u64,
+        /// Of all that there can be, together.
+        reach_bytes: u64,
     },
     /// A part was admitted and its request is being sent.
     PartStarted {
@@ -113,6 +130,96 @@ pub enum Event {
         /// One line.
         message: String,
     },
+    /// A job of many objects begins. What follows until its report is of it.
+    JobStarted {
+        /// What is to be done: `copy`, `move` or `sync`.
+        job: &'static str,
+        /// From where: a folder or an `s3://` URL.
+        source: String,
+        /// To where.
+        target: String,
+        /// Whether it is only told what would be done.
+        dry_run: bool,
+    },
+    /// More objects were found that are to be moved.
+    Found {
+        /// How many.
+        objects: u64,
+        /// Their payload bytes.
+        bytes: u64,
+    },
+    /// More objects were found that need not be moved: the other side has them.
+    Same {
+        /// How many.
+        objects: u64,
+        /// Their payload bytes.
+        bytes: u64,
+    },
+    /// Everything was found; the numbers so far are the whole.
+    AllFound,
+    /// A large object of a job is being moved; small ones are only told when they are done.
+    ObjectStarted {
+        /// Where its bytes come from: a path or an `s3://` URL.
+        source: String,
+        /// Its payload bytes.
+        size_bytes: u64,
+    },
+    /// An object of a job was moved.
+    ObjectDone {
+        /// How.
+        operation: Operation,
+        /// Where its bytes came from.
+        source: String,
+        /// Where they went.
+        target: String,
+        /// Its payload bytes.
+        bytes: u64,
+        /// Whether they were held against what the other side has.
+        verified: bool,
+    },
+    /// An object of a job could not be moved or deleted; the rest goes on.
+    ObjectFailed {
+        /// Where its bytes should have come from; of what should have been deleted, where it is.
+        source: String,
+        /// Where they should have gone; of what should have been deleted, nothing.
+        target: Option<String>,
+        /// Why, in one line.
+        message: String,
+    },
+    /// Something is not part of the job, and why.
+    ObjectSkipped {
+        /// Its path or URL.
+        source: String,
+        /// As `PATH is …` goes on.
+        reason: String,
+    },
+    /// An object or file was deleted: by a sync, or after it was moved.
+    ObjectDeleted {
+        /// Its path or URL.
+        target: String,
+    },
+    /// A file was held against its object.
+    Compared {
+        /// Below the folder and the prefix.
+        name: String,
+        /// `identical`, `different`, `missing` (no object), `extra` (no file) or `unverifiable`.
+        outcome: &'static str,
+        /// Why, where that is not said already.
+        reason: Option<String>,
+    },
+    /// What a job would do, where it is only to be told.
+    Planned {
+        /// `upload`, `download`, `copy` or `delete`.
+        action: &'static str,
+        /// Where the bytes would come from; of a deletion, nothing.
+        source: Option<String>,
+        /// Where they would go, or what would be deleted.
+        target: String,
+        /// Payload bytes.
+        bytes: u64,
+        /// Why it is not the same on both sides.
+        reason: &'static str,
+    },
 }
 
 impl Event {
@@ -121,6 +228,7 @@ impl Event {
         matches!(
             self,
             Self::Started { .. }
+                | Self::Reach { .. }
                 | Self::PartStarted { .. }
                 | Self::PartKept { .. }
                 | Self::PartDone { .. }
@@ -151,6 +259,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Counter {
+    /// Events that nobody has taken yet.
+    waiting: AtomicU64,
     moved: AtomicU64,
     // Whether a `Moved` marker is in the queue already.
     pending: AtomicBool,
@@ -180,8 +290,19 @@ impl Emitter {
             if self.is_of_many && event.is_of_one_object() {
                 return;
             }
+            shared.counter.waiting.fetch_add(1, Ordering::Relaxed);
             // A listener that went away is no reason to stop a transfer.
             let _ = shared.queue.unbounded_send(event);
+        }
+    }
+
+    /// Waits until whoever listens is not far behind. A job of millions of objects tells of each.
+    pub(crate) async fn until_heard(&self) {
+        let Some(shared) = &self.shared else { return };
+        while shared.counter.waiting.load(Ordering::Relaxed) > MAX_WAITING
+            && !shared.queue.is_closed()
+        {
+            tokio::time::sleep(HEARD_AFTER).await;
         }
     }
 
@@ -219,6 +340,10 @@ impl Stream for Events {
                 self.counter.pending.store(false, Ordering::Release);
                 let bytes = self.counter.moved.swap(0, Ordering::AcqRel);
                 Poll::Ready(Some(Event::Moved { bytes }))
+            }
+            Poll::Ready(Some(event)) => {
+                self.counter.waiting.fetch_sub(1, Ordering::Relaxed);
+                Poll::Ready(Some(event))
             }
             other => other,
         }

@@ -54,6 +54,8 @@ pub struct Report {
     pub checksum: Option<ReportedChecksum>,
     /// The object's `ETag`, without quotes.
     pub etag: Option<String>,
+    /// The source's `ETag` as its store wrote it, where the source is an object.
+    pub source_etag: Option<String>,
     /// The object's version, where the bucket keeps versions.
     pub version_id: Option<String>,
     /// Name of the store profile that was in force.

@@ -157,8 +157,8 @@ fn read(path: PathBuf, link: Option<PathBuf>) -> Result<Option<Unfinished>> {
     let Some(manifest) = decoded.manifest else { return Ok(None) };
     // What is in it is carried out. One beside a target may come from whoever may write there.
     let is_in_place = match manifest.transfer.side {
-        Side::Upload { .. } => link.is_none(),
         Side::Download { .. } => path.parent() == manifest.transfer.path().parent(),
+        _ => link.is_none(),
     };
     if !is_in_place {
         let detail = "it is not where a manifest of that transfer belongs";

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind};
 
 /// The longest key S3 takes, in bytes of UTF-8 (Amazon S3 User Guide, "Naming objects").
-const MAX_KEY_BYTES: usize = 1024;
+pub(crate) const MAX_KEY_BYTES: usize = 1024;
 
 /// A parsed `s3://bucket/key`. The key is taken as it stands: nothing is decoded, `?` and `#` are
 /// ordinary characters, and slashes are kept as they are.

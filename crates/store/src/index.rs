@@ -5,6 +5,7 @@
 //! [`STRIPES`] locks, which they may hold while they wait for a disk; the lock over the objects themselves is
 //! held for moments only, so reads never wait for a write to reach the disk.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
@@ -189,6 +190,59 @@ impl Index {
         })
     }
 
+    /// Walks a bucket's keys in order from `from` on, until `visit` asks to stop or to go on elsewhere.
+    pub(crate) fn walk(
+        &self,
+        bucket: &Bucket,
+        from: Bound<&str>,
+        mut visit: impl FnMut(&str, &Arc<Object>) -> Walk,
+    ) {
+        let objects = read(&bucket.objects);
+        let mut from: Bound<String> = from.map(str::to_owned);
+        loop {
+            let made = self.pretended_from(from.as_ref().map(String::as_str));
+            let mut made = made.peekable();
+            let mut put = objects.range((from, Bound::Unbounded)).peekable();
+            let jump = loop {
+                let next = match (put.peek(), made.peek()) {
+                    (None, None) => return,
+                    (Some((key, _)), Some(virtual_one)) => key.cmp(&&virtual_one.record.key),
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                };
+                // What was put takes the place of what is pretended.
+                let virtual_one = if next.is_ge() { made.next() } else { None };
+                let put_one = if next.is_le() { put.next() } else { None };
+                let object = match (put_one, &virtual_one) {
+                    (Some((_, object)), _) | (None, Some(object)) => object,
+                    (None, None) => return,
+                };
+                match visit(&object.record.key, object) {
+                    Walk::On => {}
+                    Walk::Stop => return,
+                    Walk::SkipTo(next) => break next,
+                }
+            };
+            from = Bound::Included(jump);
+        }
+    }
+
+    fn pretended_from<'a>(
+        &'a self,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = Arc<Object>> + use<'a> {
+        let pretended = self.storage.pretended();
+        let first = pretended.map_or(0, |pretended| pretended.first_from(from));
+        // They differ in nothing but their keys.
+        let one = pretended.and_then(|it| self.virtual_object(&it.key(first)));
+        let all = pretended.into_iter().flat_map(move |it| first..it.objects);
+        all.filter_map(move |index| {
+            let one = one.as_deref()?;
+            let record = ObjectRecord { key: pretended?.key(index), ..one.record.clone() };
+            Some(Arc::new(Object { record, content: one.content.clone() }))
+        })
+    }
+
     fn virtual_object(&self, key: &str) -> Option<Arc<Object>> {
         let (record, content) = self.storage.virtual_object(key)?;
         Some(Arc::new(Object { record, content }))
@@ -211,33 +265,6 @@ impl Bucket {
     /// The object that was put under a key; virtual ones do not count.
     pub(crate) fn existing(&self, key: &str) -> Option<Arc<Object>> {
         read(&self.objects).get(key).cloned()
-    }
-
-    /// Walks keys in order from `from` on, until `visit` asks to stop or to go on elsewhere.
-    pub(crate) fn walk(
-        &self,
-        from: Bound<&str>,
-        mut visit: impl FnMut(&str, &Arc<Object>) -> Walk,
-    ) {
-        let objects = read(&self.objects);
-        let mut from: Bound<String> = from.map(str::to_owned);
-        loop {
-            let mut jump = None;
-            for (key, object) in objects.range((from, Bound::Unbounded)) {
-                match visit(key, object) {
-                    Walk::On => {}
-                    Walk::Stop => return,
-                    Walk::SkipTo(next) => {
-                        jump = Some(next);
-                        break;
-                    }
-                }
-            }
-            match jump {
-                Some(next) => from = Bound::Included(next),
-                None => return,
-            }
-        }
     }
 
     pub(crate) fn add_upload(&self, upload: Arc<Upload>) -> S3Result<()> {
@@ -351,7 +378,7 @@ mod tests {
 
     #[test]
     fn of_two_exclusive_writers_one_wins() {
-        let index = Index::new(Box::new(Synthetic));
+        let index = Index::new(Box::new(Synthetic::default()));
         index.create_bucket("bucket").unwrap();
         let bucket = index.bucket("bucket").unwrap();
         let condition = WriteCondition { if_match: None, if_none_match: Some(ETagCondition::Any) };
@@ -375,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_bucket_with_objects_stays() {
-        let index = Index::new(Box::new(Synthetic));
+        let index = Index::new(Box::new(Synthetic::default()));
         index.create_bucket("bucket").unwrap();
         let bucket = index.bucket("bucket").unwrap();
         index.put(&bucket, record("key"), Content::Pattern, &WriteCondition::default()).unwrap();

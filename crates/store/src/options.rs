@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use crate::access::Credentials;
 use crate::faults::Faults;
 use crate::network::Network;
+use crate::pretended::Pretended;
 
 /// How a store is to be run. The default is an empty store in memory, open to everyone on this machine.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where objects are kept. Default: in memory.
     pub backend: Backend,
+    /// Objects that the synthetic backend lists without anybody having put them. Default: none.
+    pub pretended: Pretended,
     /// Where to listen; port 0 picks a free one. Default: `127.0.0.1:0`.
     pub listen: SocketAddr,
     /// Who may send requests. Empty, the default: everyone, and signatures are not looked at.
@@ -53,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             backend: Backend::Memory,
+            pretended: Pretended::default(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             credentials: Vec::new(),
             buckets: Vec::new(),

@@ -228,7 +228,7 @@ fn open(options: &Options) -> Result<Arc<Index>, Error> {
     let mut restored = Vec::new();
     let storage: Box<dyn Storage> = match &options.backend {
         Backend::Memory => Box::new(storage::Memory { md5_etags: options.md5_etags }),
-        Backend::Synthetic => Box::new(storage::Synthetic),
+        Backend::Synthetic => Box::new(storage::Synthetic::new(options.pretended)),
         Backend::Folder(path) => {
             let failed = |source| Error::Folder { path: path.clone(), source };
             let folder = storage::Folder::open(path, options.md5_etags).map_err(failed)?;

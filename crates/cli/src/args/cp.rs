@@ -7,19 +7,20 @@ use std::time::Duration;
 use brigade::limits::parse_size;
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::{OutputArgs, StoreArgs};
+use super::{JobArgs, OutputArgs, StoreArgs};
 use crate::environment::Environment;
 
 /// See [`super::Command::Cp`].
 #[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CpArgs {
-    /// A file, or s3://bucket/key. A file whose name begins with s3: is written ./s3:...
+    /// A file, s3://bucket/key, or - for standard input. A file whose name begins with s3: is written
+    /// ./s3:...
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) source: OsString,
 
     /// For a file: s3://bucket/key, or s3://bucket/prefix/ to keep the file's name. For an object:
-    /// a file, an existing folder, or - for standard output.
+    /// the same, a file, an existing folder, or - for standard output.
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) target: OsString,
 
@@ -102,11 +103,98 @@ pub(crate) struct CpArgs {
     #[arg(long, value_name = "ID", help_heading = "Downloads")]
     pub(crate) version_id: Option<String>,
 
+    /// How much standard input will bring, at most, such as 500GiB: parts are sized for it.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "spool",
+          help_heading = "Standard input")]
+    pub(crate) expected_size: Option<u64>,
+
+    /// Write standard input to a file in this folder first, which nobody else sees, and upload that: for
+    /// input of any length.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
+          help_heading = "Standard input")]
+    pub(crate) spool: Option<PathBuf>,
+
+    /// What becomes of the source's media type, headers and metadata: COPY keeps them, REPLACE takes
+    /// only those given with --content-type and --metadata. REPLACE where any of these is given.
+    #[arg(long, value_enum, value_name = "HOW", ignore_case = true, help_heading = "Copies")]
+    pub(crate) metadata_directive: Option<Directive>,
+
+    /// All that is below a folder or a prefix. A source with wildcards means many objects by itself.
+    #[arg(long, short, help_heading = "Many objects")]
+    pub(crate) recursive: bool,
+
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Where a copy's source is, if it is not where its target is.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Copies")]
+pub(crate) struct SourceArgs {
+    /// Address of the source's store. With any of these options, the bytes go through this machine.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub(crate) source_endpoint_url: Option<String>,
+
+    /// Region to sign for there.
+    #[arg(long, value_name = "REGION")]
+    pub(crate) source_region: Option<String>,
+
+    /// Profile in the AWS configuration for the source.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source_profile: Option<String>,
+
+    /// What the source's store allows: a built-in profile's name, or a TOML file.
+    #[arg(long, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) source_store_profile: Option<PathBuf>,
+
+    /// Send the source's store no credentials: for public buckets.
+    #[arg(long)]
+    pub(crate) source_no_sign_request: bool,
+
+    /// File with the key of SSE-C that the source was stored with.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          conflicts_with = "source_sse_c_key_env")]
+    pub(crate) source_sse_c_key_file: Option<PathBuf>,
+
+    /// Name of the environment variable that holds that key in base64.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source_sse_c_key_env: Option<String>,
+}
+
+impl SourceArgs {
+    /// Whether the source is reached in another way than the target.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.source_endpoint_url.is_some()
+            || self.source_region.is_some()
+            || self.source_profile.is_some()
+            || self.source_store_profile.is_some()
+            || self.source_no_sign_request
+    }
+
+    /// Whether anything is said of the source.
+    pub(crate) fn is_given(&self) -> bool {
+        self.is_elsewhere()
+            || self.source_sse_c_key_file.is_some()
+            || self.source_sse_c_key_env.is_some()
+    }
+}
+
+/// `--metadata-directive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Directive {
+    #[value(name = "COPY")]
+    Copy,
+    #[value(name = "REPLACE")]
+    Replace,
 }
 
 /// `--checksum-algorithm`.
@@ -153,9 +241,13 @@ pub(crate) enum Sse {
 
 impl CpArgs {
     /// The same as words that mean it anywhere: paths are absolute, and what the environment says is
-    /// spelled out, but for credentials. `brigade resume` reads them again.
-    pub(crate) fn to_words(&self, environment: &Environment) -> std::io::Result<Vec<OsString>> {
-        let mut words = Words(vec!["cp".into()]);
+    /// spelled out, but for credentials. `brigade resume` reads them again. `command` is `cp` or `mv`.
+    pub(crate) fn to_words(
+        &self,
+        command: &str,
+        environment: &Environment,
+    ) -> std::io::Result<Vec<OsString>> {
+        let mut words = Words(vec![command.into()]);
         let store = &self.store;
         let text = |name: &str| environment.text(name).map(str::to_owned);
         words.option("--part-size", self.part_size);
@@ -177,15 +269,14 @@ impl CpArgs {
         words.option("--sse", sse.map(|v| v.get_name().to_owned()));
         words.option("--sse-kms-key-id", self.sse_kms_key_id.as_deref());
         words.option("--version-id", self.version_id.as_deref());
+        words.option("--expected-size", self.expected_size);
+        words.path("--spool", self.spool.as_deref())?;
+        let directive = self.metadata_directive.and_then(|it| it.to_possible_value());
+        words.option("--metadata-directive", directive.map(|v| v.get_name().to_owned()));
+        self.from.add_words(&mut words)?;
         words.option("--region", store.region.clone().or_else(|| text("AWS_REGION")));
         words.option("--profile", store.profile.clone().or_else(|| text("AWS_PROFILE")));
-        let is_named = |name: &std::path::Path| {
-            name.to_str().is_some_and(|name| brigade::limits::StoreProfile::named(name).is_some())
-        };
-        match &store.store_profile {
-            Some(name) if is_named(name) => words.option("--store-profile", name.to_str()),
-            file => words.path("--store-profile", file.as_deref())?,
-        }
+        words.name_or_path("--store-profile", store.store_profile.as_deref())?;
         words.switch("--no-sign-request", store.no_sign_request);
         words.switch("--force-path-style", store.force_path_style);
         let bundle = environment.path("AWS_CA_BUNDLE").map(PathBuf::from);
@@ -210,6 +301,19 @@ impl CpArgs {
     }
 }
 
+impl SourceArgs {
+    fn add_words(&self, words: &mut Words) -> std::io::Result<()> {
+        words.option("--source-endpoint-url", self.source_endpoint_url.as_deref());
+        words.option("--source-region", self.source_region.as_deref());
+        words.option("--source-profile", self.source_profile.as_deref());
+        words.name_or_path("--source-store-profile", self.source_store_profile.as_deref())?;
+        words.switch("--source-no-sign-request", self.source_no_sign_request);
+        words.path("--source-sse-c-key-file", self.source_sse_c_key_file.as_deref())?;
+        words.option("--source-sse-c-key-env", self.source_sse_c_key_env.as_deref());
+        Ok(())
+    }
+}
+
 struct Words(Vec<OsString>);
 
 impl Words {
@@ -226,6 +330,18 @@ impl Words {
             self.0.push(word);
         }
         Ok(())
+    }
+
+    /// A built-in store profile's name, or a file's.
+    fn name_or_path(&mut self, name: &str, given: Option<&std::path::Path>) -> std::io::Result<()> {
+        let text = given.and_then(std::path::Path::to_str);
+        match text.filter(|text| brigade::limits::StoreProfile::named(text).is_some()) {
+            Some(built_in) => {
+                self.option(name, Some(built_in));
+                Ok(())
+            }
+            None => self.path(name, given),
+        }
     }
 
     fn switch(&mut self, name: &str, is_on: bool) {
@@ -252,6 +368,9 @@ Examples:
   brigade cp s3://my-bucket/monday.tar .
   brigade cp s3://my-bucket/monday.tar restored.tar --verify require
   brigade cp s3://my-bucket/monday.tar - | tar -x
+  brigade cp s3://my-bucket/monday.tar s3://other-bucket/2026/
+  brigade cp s3://theirs/f s3://my-bucket/ --source-endpoint-url https://s3.example.com
+  set -o pipefail; tar -c data | brigade cp - s3://my-bucket/data.tar --expected-size 500GiB
   brigade cp data.bin s3://my-bucket/ --endpoint-url http://127.0.0.1:9000 --json";
 
 #[cfg(test)]
@@ -280,7 +399,7 @@ mod tests {
                     --bandwidth-limit 2MiB/s --memory-limit 64MiB -- dir/../-odd s3://b/a/../k";
         let typed: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
         let environment = Environment::of(&[("AWS_REGION", "r"), ("AWS_PROFILE", "p")]);
-        let words = read(&typed).to_words(&environment).expect("absolute");
+        let words = read(&typed).to_words("cp", &environment).expect("absolute");
         let meant = read(&words);
         let here = std::env::current_dir().expect("a folder");
         assert_eq!(meant.source, here.join("dir/../-odd").into_os_string());
@@ -300,13 +419,13 @@ mod tests {
         assert_eq!(meant.metadata, ["a=1", "b=2"]);
         assert_eq!((meant.sse, meant.checksum_algorithm), (Some(Sse::Kms), Some(Checksum::Sha256)));
         // Nothing is lost the second time.
-        assert_eq!(meant.to_words(&Environment::default()).expect("absolute"), words);
+        assert_eq!(meant.to_words("cp", &Environment::default()).expect("absolute"), words);
     }
 
     #[test]
     fn a_folder_stays_a_folder() {
         let typed: Vec<OsString> = ["cp", "s3://b/k", "down/"].map(Into::into).into();
-        let words = read(&typed).to_words(&Environment::default()).expect("absolute");
+        let words = read(&typed).to_words("cp", &Environment::default()).expect("absolute");
         assert!(words.last().expect("a target").as_encoded_bytes().ends_with(b"/down/"));
     }
 }

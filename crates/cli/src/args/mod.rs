@@ -9,12 +9,19 @@
 // Comments on options are help texts, where backticks would show as such.
 #![allow(clippy::doc_markdown)]
 
+mod cat;
 mod cp;
+mod customer_key;
 mod demo;
+pub(crate) mod filter;
+mod job;
+mod ls;
 mod network;
 mod output;
 mod resume;
+mod rm;
 mod serve;
+mod stat;
 mod store;
 mod uploads;
 
@@ -22,12 +29,18 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use cp::{Checksum, CpArgs, Direct, Proof, Sse};
+pub(crate) use cat::CatArgs;
+pub(crate) use cp::{Checksum, CpArgs, Direct, Directive, Proof, SourceArgs, Sse};
+pub(crate) use customer_key::CustomerKeyArgs;
 pub(crate) use demo::DemoArgs;
+pub(crate) use job::{JobArgs, SyncArgs, VerifyArgs};
+pub(crate) use ls::{DuArgs, LsArgs, ShapeArgs};
 pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
+pub(crate) use rm::RmArgs;
 pub(crate) use serve::ServeArgs;
+pub(crate) use stat::StatArgs;
 pub(crate) use store::StoreArgs;
 pub(crate) use uploads::{AbortArgs, SelectArgs, UploadsArgs, UploadsCommand};
 
@@ -42,9 +55,28 @@ pub(crate) struct Cli {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Copy a file into a bucket, or an object into a file.
+    /// Copy a file or standard input into a bucket, an object into a file, or an object to another.
     // Boxed: it has many options, and the other commands should not take up as much.
     Cp(Box<CpArgs>),
+    /// Delete objects: single ones, all that match a pattern, or all below a prefix.
+    // Boxed as well, like those below: there are many options to reach a store.
+    Rm(Box<RmArgs>),
+    /// Show what the store knows of an object, or of a bucket.
+    Stat(Box<StatArgs>),
+    /// Print objects on standard output, one after the other, verified.
+    Cat(Box<CatArgs>),
+    /// Move a file or an object: copy it, verify the copy, then remove the source.
+    #[command(after_help = MV_EXAMPLES)]
+    Mv(Box<CpArgs>),
+    /// Bring a folder or a prefix to the state of another: only what differs is moved.
+    Sync(Box<SyncArgs>),
+    /// Hold a folder against objects, by what the store has recorded of their content.
+    Verify(Box<VerifyArgs>),
+    /// List buckets, folders and objects.
+    // Boxed, like those below: there are many options to reach a store.
+    Ls(Box<LsArgs>),
+    /// Count objects and their bytes.
+    Du(Box<DuArgs>),
     /// Go on with every unfinished transfer that was begun here, the oldest first.
     Resume(ResumeArgs),
     /// Show, give up or go on with unfinished uploads, here and on the store.
@@ -71,11 +103,23 @@ Examples:
   brigade cp backup.tar s3://my-bucket/backups/
   brigade cp s3://my-bucket/backups/backup.tar .
   brigade cp s3://my-bucket/logs.zst - | zstd -d
+  brigade cp -r photos s3://my-bucket/photos
+  brigade sync photos s3://my-bucket/photos --delete --dry-run
+  brigade rm -r s3://my-bucket/tmp/ --dry-run
+  brigade cp s3://my-bucket/a s3://other-bucket/b
+  brigade ls s3://my-bucket/backups/
+  brigade du s3://my-bucket
   brigade resume
   brigade uploads list s3://my-bucket
   brigade serve ./data --bucket my-bucket
 
 Run 'brigade COMMAND --help' for a command's options and examples.";
+
+const MV_EXAMPLES: &str = "\
+Examples:
+  brigade mv backup.tar s3://my-bucket/backups/
+  brigade mv s3://my-bucket/monday.tar .
+  brigade mv s3://my-bucket/monday.tar s3://my-bucket/2026/monday.tar --verify require";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use brigade::limits::parse_size;
 use clap::{ArgGroup, Args, ValueHint};
 
 use super::NetworkArgs;
@@ -27,6 +28,15 @@ pub(crate) struct ServeArgs {
     /// Discard what is uploaded and make up what is downloaded: measures a client, not a disk.
     #[arg(long)]
     pub(crate) synthetic: bool,
+
+    /// With --synthetic: list so many objects that nobody has put there, in every bucket, such as
+    /// 10000000.
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    pub(crate) objects: Option<u64>,
+
+    /// Size of each of those. [default: 16KiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "objects")]
+    pub(crate) object_size: Option<u64>,
 
     /// Port to listen on; 0 takes any free one.
     #[arg(long, value_name = "PORT", default_value_t = 9000)]
@@ -76,5 +86,6 @@ Examples:
   brigade serve ./data --tls
   brigade serve --memory --faults bad-day.toml
   brigade serve --synthetic --latency 50ms --jitter 10ms --bandwidth-per-connection 85MB/s
+  brigade serve --synthetic --objects 10000000 --object-size 16KiB --bucket bench
   brigade serve --synthetic --max-rps 200 --slow-parts 0.1%:5s
   BRIGADE_SECRET_KEY=... brigade serve ./data --access-key me --bind 0.0.0.0";

@@ -1,9 +1,12 @@
-//! `brigade cp`: one file into a bucket, or one object out of it.
+//! `brigade cp`: one file or stream into a bucket, one object out of it, or one object to another.
 
 use std::ffi::OsString;
 
 use anyhow::{Context as _, Result};
-use brigade::{Cancel, DownloadOptions, Report, S3Url, Session, UploadOptions, progress};
+use brigade::{
+    Cancel, CopyOptions, DownloadOptions, Report, S3Url, Session, StreamOptions, UploadOptions,
+    progress,
+};
 
 use super::watch::Watch;
 use super::{block_on, typed_again};
@@ -14,7 +17,7 @@ use crate::machine;
 use crate::meaning::{Job, Sink, Transfer};
 use crate::printer::Printer;
 use crate::signals::Stopped;
-use crate::stdout::ObjectPipe;
+use crate::stdout::{ObjectPipe, stdin};
 
 pub(super) fn run(
     args: &CpArgs,
@@ -28,23 +31,40 @@ pub(super) fn run(
     }
     block_on(async {
         let mut watch = Watch::new(printer, typed_again(typed))?;
-        let report = carry_out(transfer, &mut watch).await?;
+        let ends = Ends::open(&transfer, &mut watch).await?;
+        let report = move_object(&ends, transfer.job, &mut watch).await?;
         watch.printer.report(&report);
         Ok(())
     })
 }
 
-async fn carry_out(transfer: Transfer, watch: &mut Watch<'_>) -> Result<Report> {
-    let session = watch.until(Session::new(transfer.session)).await?;
-    move_object(&session, transfer.job, watch).await
+/// The stores of a transfer.
+pub(super) struct Ends {
+    pub(super) session: Session,
+    /// Of a copy's source, where that is another one.
+    source: Option<Session>,
 }
 
-/// Carries out `job` with the store of `session`.
-pub(super) async fn move_object(
-    session: &Session,
-    job: Job,
-    watch: &mut Watch<'_>,
-) -> Result<Report> {
+impl Ends {
+    /// Gets ready to reach them.
+    pub(super) async fn open(transfer: &Transfer, watch: &mut Watch<'_>) -> Result<Self> {
+        let session = watch.until(Session::new(transfer.session.clone())).await?;
+        let source = match &transfer.source_session {
+            Some(options) => Some(watch.until(Session::new(options.clone())).await?),
+            None => None,
+        };
+        Ok(Self { session, source })
+    }
+
+    /// The store that a copy's source is in, and whether it is another session's.
+    pub(super) fn source(&self) -> (&Session, bool) {
+        (self.source.as_ref().unwrap_or(&self.session), self.source.is_some())
+    }
+}
+
+/// Carries out `job` with the stores of `ends`.
+pub(super) async fn move_object(ends: &Ends, job: Job, watch: &mut Watch<'_>) -> Result<Report> {
+    let session = &ends.session;
     brigade::guard_mapped_files()?;
     machine::allow_many_files();
     let (emitter, events) = progress::channel();
@@ -54,6 +74,19 @@ pub(super) async fn move_object(
             let options = UploadOptions { events: emitter, cancel: cancel.clone(), ..options };
             let object = session.object(&object);
             watch.transfer(object.upload_file_with(file, options), &cancel, events).await
+        }
+        Job::Stream { object, options } => {
+            let input = stdin().context("cannot read standard input")?;
+            let upload =
+                UploadOptions { events: emitter, cancel: cancel.clone(), ..options.upload };
+            let options = StreamOptions { upload, ..options };
+            let object = session.object(&object);
+            watch.transfer(object.upload_from(input, options), &cancel, events).await
+        }
+        Job::Copy { source, target, options } => {
+            let options = CopyOptions { events: emitter, cancel: cancel.clone(), ..options };
+            let (source, target) = (ends.source().0.object(&source), session.object(&target));
+            watch.transfer(target.copy_from_object(&source, options), &cancel, events).await
         }
         Job::Download { object, sink, options } => {
             let options = DownloadOptions { events: emitter, cancel: cancel.clone(), ..options };
@@ -68,7 +101,7 @@ pub(super) async fn move_object(
     }
 }
 
-async fn to_stdout(
+pub(super) async fn to_stdout(
     session: &Session,
     url: &S3Url,
     options: DownloadOptions,

@@ -1,12 +1,21 @@
 //! The commands: each carries out what was meant and tells a printer.
 
+mod ask;
+mod cat;
 mod cp;
 mod demo;
+mod du;
+mod ls;
 mod man;
+mod mv;
 mod resume;
+mod rm;
 mod serve;
+mod stat;
 mod tally;
+mod tree;
 mod uploads;
+mod verify;
 mod watch;
 
 use std::ffi::OsString;
@@ -19,16 +28,68 @@ use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::command_line;
+use crate::meaning::{Listed, Tree, Verification, means_many};
 use crate::printer::Printer;
 use crate::stdout;
 
 /// Carries out what `cli` asks for and returns how the process ends.
 pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Exit {
     match cli.command {
+        Command::Cp(args) if means_many(&args) => {
+            many(Tree::copying(&args, false, environment), &args, typed, environment)
+        }
         Command::Cp(args) => {
             let mut printer = Printer::new(&args.output, args.target == "-", environment);
             let result = cp::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
+        }
+        Command::Rm(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = rm::run(&args, environment, &mut printer);
+            ended_with(result, &mut printer)
+        }
+        Command::Stat(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = stat::run(&args, environment, &mut printer);
+            ended_with(result, &mut printer)
+        }
+        Command::Cat(args) => {
+            let mut printer = Printer::new(&args.output, true, environment);
+            let result = cat::run(&args, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Mv(args) if means_many(&args) => {
+            many(Tree::copying(&args, true, environment), &args, typed, environment)
+        }
+        Command::Verify(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = Verification::from_args(&args, environment)
+                .and_then(|verification| verify::run(verification, &mut printer));
+            ended_with(result, &mut printer)
+        }
+        Command::Sync(args) => {
+            many(Tree::syncing(&args, environment), &args.cp, typed, environment)
+        }
+        Command::Mv(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = mv::run(&args, typed, environment, &mut printer);
+            ended(result, &mut printer)
+        }
+        Command::Ls(args) => {
+            let mut printer = printer_of_json(args.shape.json, environment);
+            let result = Listed::from_ls(&args, environment);
+            ended_with(
+                result.and_then(|listed| ls::run(&args, &listed, &mut printer)),
+                &mut printer,
+            )
+        }
+        Command::Du(args) => {
+            let mut printer = printer_of_json(args.shape.json, environment);
+            let result = Listed::from_du(&args, environment);
+            ended_with(
+                result.and_then(|listed| du::run(&args, &listed, &mut printer)),
+                &mut printer,
+            )
         }
         Command::Resume(args) => {
             let mut printer = Printer::new(&args.output, false, environment);
@@ -61,6 +122,18 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
     }
 }
 
+/// A job of many objects, if its arguments make sense.
+fn many(
+    tree: Result<Tree>,
+    args: &args::CpArgs,
+    typed: &[OsString],
+    environment: &Environment,
+) -> Exit {
+    let mut printer = Printer::new(&args.output, false, environment);
+    let result = tree.and_then(|tree| tree::run(tree, typed, &mut printer));
+    ended_with(result, &mut printer)
+}
+
 /// Help and version go to standard output and are a success; anything else is misuse.
 pub(crate) fn tell_parse_stop(
     stop: &ParseStop,
@@ -83,6 +156,11 @@ pub(crate) fn tell_parse_stop(
             failure.exit
         }
     }
+}
+
+/// For a command whose results are rows of its own.
+fn printer_of_json(json: bool, environment: &Environment) -> Printer {
+    Printer::new(&OutputArgs { json, ..OutputArgs::default() }, false, environment)
 }
 
 fn ended(result: Result<()>, printer: &mut Printer) -> Exit {

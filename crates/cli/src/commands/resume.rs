@@ -12,12 +12,13 @@ use anyhow::Result;
 use brigade::limits::format_size;
 use brigade::manifest::Text;
 use brigade::progress::Operation;
-use brigade::{Report, Session, Unfinished};
+use brigade::{Report, Unfinished};
 use serde::Serialize;
 
+use super::cp::Ends;
 use super::tally::Tally;
 use super::watch::Watch;
-use super::{block_on, cp, typed_again};
+use super::{block_on, cp, mv, typed_again};
 use crate::args::ResumeArgs;
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -29,6 +30,9 @@ use crate::signals::Stopped;
 
 /// What was found in the folder of manifests, in the order that it is resumed.
 pub(super) type Queue = Vec<brigade::Result<Unfinished>>;
+
+/// Why a stream's upload, or a copy, is left alone.
+const UNRESUMABLE: &str = "it can only be begun anew, or given up: brigade uploads abort";
 
 /// The last line of `--json`.
 #[derive(Serialize)]
@@ -112,10 +116,14 @@ pub(super) async fn resume_each(
             return tally.stop(left, exit);
         }
         let found = match found.and_then(|found| look_again(found, folder)) {
-            Ok(Turn::Ready(found)) => found,
+            Ok(Turn::Ready(found)) if found.manifest.transfer.side.is_resumable() => found,
             Ok(Turn::Running(found)) => {
                 tally.running += 1;
                 skip(&found, folder, "running", "a process is at it", watch.printer);
+                continue;
+            }
+            Ok(Turn::Ready(found)) => {
+                skip(&found, folder, "unresumable", UNRESUMABLE, watch.printer);
                 continue;
             }
             Ok(Turn::Gone(found)) => {
@@ -187,9 +195,12 @@ async fn resume(
     for warning in &transfer.warnings {
         watch.printer.warning(warning);
     }
-    let session = watch.until(Session::new(transfer.session)).await?;
-    recorded.must_be_at(session.endpoint_url())?;
-    cp::move_object(&session, transfer.job, watch).await
+    let ends = Ends::open(&transfer, watch).await?;
+    recorded.must_be_at(ends.session.endpoint_url())?;
+    if transfer.removes_source {
+        return mv::carry_out(&ends, transfer.job, watch).await;
+    }
+    cp::move_object(&ends, transfer.job, watch).await
 }
 
 fn skip(found: &Unfinished, folder: &Path, reason: &'static str, why: &str, printer: &mut Printer) {
@@ -217,6 +228,10 @@ fn plan(
                 continue;
             }
         };
+        if !found.manifest.transfer.side.is_resumable() && !found.is_running {
+            skip(&found, folder, "unresumable", UNRESUMABLE, printer);
+            continue;
+        }
         let recorded = Recorded::of(&found, folder);
         match recorded.transfer(environment) {
             _ if found.is_running => tally.running += 1,

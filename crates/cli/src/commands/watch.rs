@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use brigade::progress::{CANNOT_BE_RESUMED, Event, Events, Operation};
+use brigade::progress::{CANNOT_BE_RESUMED, Event, Operation};
 use brigade::{Cancel, S3Url};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::exit::Exit;
@@ -78,9 +78,23 @@ impl<'a> Watch<'a> {
         &mut self,
         work: impl Future<Output = brigade::Result<T>>,
         cancel: &Cancel,
-        mut events: Events,
+        events: impl Stream<Item = Event> + Unpin,
+    ) -> Result<T> {
+        self.job(work, cancel, events, futures::stream::empty(), |_, ()| {}).await
+    }
+
+    /// The same for a job of many things, each of which `outcomes` tells of: `tell` is called with it. All of
+    /// them are told before this ends.
+    pub(super) async fn job<T, O>(
+        &mut self,
+        work: impl Future<Output = brigade::Result<T>>,
+        cancel: &Cancel,
+        mut events: impl Stream<Item = Event> + Unpin,
+        outcomes: impl Stream<Item = O>,
+        mut tell: impl FnMut(&mut Printer, O),
     ) -> Result<T> {
         let mut work = pin!(work);
+        let mut outcomes = pin!(outcomes.fuse());
         self.under_way = UnderWay::default();
         // The first look comes after a tick, so that a transfer shorter than that shows no bar.
         let mut ticks = time::interval_at(time::Instant::now() + TICK, TICK);
@@ -94,7 +108,11 @@ impl<'a> Watch<'a> {
                 }
             };
             tokio::select! {
+                Some(outcome) = outcomes.next() => tell(self.printer, outcome),
                 result = &mut work => {
+                    while let Some(Some(outcome)) = outcomes.next().now_or_never() {
+                        tell(self.printer, outcome);
+                    }
                     self.tell(&mut events);
                     return match (result, stopping) {
                         // Done before it could be stopped: it is as good as any.
@@ -143,7 +161,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Hands on all events that are there by now.
-    fn tell(&mut self, events: &mut Events) {
+    fn tell(&mut self, events: &mut (impl Stream<Item = Event> + Unpin)) {
         let now = Instant::now();
         while let Some(Some(event)) = events.next().now_or_never() {
             self.under_way.learn(&event);

@@ -5,17 +5,30 @@
 //! arguments, the [`Environment`](crate::environment::Environment) and the look of local paths, so
 //! the tests need no store.
 
+mod cat;
+mod chosen;
 mod cp;
+mod filter;
+mod listing;
 mod metadata;
 mod recorded;
+mod rm;
 mod route;
 mod serve;
 mod session;
+mod stat;
+mod tree;
 mod uploads;
 
+pub(crate) use cat::Printing;
+pub(crate) use chosen::Chosen;
 pub(crate) use cp::{Job, Transfer};
+pub(crate) use listing::{Keys as ListedKeys, Listed, Shape};
 pub(crate) use recorded::Recorded;
+pub(crate) use rm::Removal;
 pub(crate) use route::Sink;
 pub(crate) use serve::{Keys, Service};
 pub(crate) use session::manifest_folder;
+pub(crate) use stat::Look;
+pub(crate) use tree::{Tree, Verification, means_many};
 pub(crate) use uploads::{Abort, Selection};

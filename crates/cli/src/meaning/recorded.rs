@@ -32,7 +32,17 @@ impl<'a> Recorded<'a> {
 
     /// What it means here and now.
     pub(crate) fn transfer(&self, environment: &Environment) -> Result<Transfer> {
-        let transfer = Transfer::from_args(&self.args()?, environment)?;
+        if !self.manifest.side.is_resumable() {
+            let why = "its source cannot be read on from where it was";
+            let advice = format!("send it once more, or: brigade uploads abort {}", self.url());
+            return Err(self.refuse(ErrorKind::Unsupported, why).advise(advice).into());
+        }
+        let (args, is_move) = self.args()?;
+        let transfer = if is_move {
+            Transfer::from_mv_args(&args, environment)?
+        } else {
+            Transfer::from_args(&args, environment)?
+        };
         self.must_lead_here(&transfer.job)?;
         Ok(transfer)
     }
@@ -83,10 +93,14 @@ impl<'a> Recorded<'a> {
     /// Source and target, as reports have them.
     pub(crate) fn ends(&self) -> (String, String) {
         let (path, url) = (self.manifest.path().display().to_string(), self.url());
+        if !self.manifest.side.is_resumable() {
+            return (path, url);
+        }
         if self.manifest.operation() == Operation::Upload { (path, url) } else { (url, path) }
     }
 
-    fn args(&self) -> Result<CpArgs> {
+    /// What it was begun with, and whether that was a move.
+    fn args(&self) -> Result<(CpArgs, bool)> {
         if self.manifest.command.is_empty() {
             let why = "the program that began it recorded no command";
             return Err(self
@@ -99,11 +113,15 @@ impl<'a> Recorded<'a> {
             .chain(self.manifest.command.iter().map(|word| word.as_os_str().to_owned()))
             .collect();
         let why = match args::parse(&words) {
-            Ok(Cli { command: Command::Cp(args) }) => {
-                let mut args = *args;
-                args.store.endpoint_url.clone_from(&self.manifest.endpoint_url);
-                args.store.manifest_dir = Some(self.folder.to_owned());
-                return Ok(args);
+            Ok(Cli { command: command @ (Command::Cp(_) | Command::Mv(_)) }) => {
+                let is_move = matches!(command, Command::Mv(_));
+                if let Command::Cp(args) | Command::Mv(args) = command {
+                    let mut args = *args;
+                    args.store.endpoint_url.clone_from(&self.manifest.endpoint_url);
+                    args.store.manifest_dir = Some(self.folder.to_owned());
+                    return Ok((args, is_move));
+                }
+                "it is no cp".to_owned()
             }
             Ok(_) => "it is no cp".to_owned(),
             Err(stop) => stop.text_or_complaint().err().unwrap_or_else(|| "it is no cp".to_owned()),
@@ -122,6 +140,8 @@ impl<'a> Recorded<'a> {
                 (Operation::Download, object, Some(file))
             }
             Job::Download { object, sink: Sink::Stdout, .. } => (Operation::Download, object, None),
+            Job::Stream { object, .. } => (Operation::Upload, object, None),
+            Job::Copy { target, .. } => (Operation::Copy, target, None),
         };
         let manifest = self.manifest;
         let is_same = operation == manifest.operation()

@@ -8,15 +8,29 @@ use brigade::{Error, ErrorKind, S3Url};
 
 use crate::failure::Usage;
 
-/// A transfer's two ends, complete: a key for every upload, a file for every download.
+/// A transfer's two ends, complete: a key for every object, a file for every download.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    Upload { file: PathBuf, object: S3Url },
-    Download { object: S3Url, sink: Sink },
+    Upload {
+        file: PathBuf,
+        object: S3Url,
+    },
+    /// Of standard input.
+    Stream {
+        object: S3Url,
+    },
+    Download {
+        object: S3Url,
+        sink: Sink,
+    },
+    Copy {
+        source: S3Url,
+        target: S3Url,
+    },
 }
 
 /// Where downloaded bytes go.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sink {
     File(PathBuf),
     /// Standard output, in order.
@@ -34,12 +48,27 @@ impl Route {
     pub(crate) fn between(source: &OsStr, target: &OsStr) -> Result<Self> {
         let (source, target) = (Place::of(source)?, Place::of(target)?);
         match (source, target) {
-            (Place::Standard, _) => Err(Usage::error(
-                "reading from standard input is not there yet; write it to a file and copy that",
+            (Place::Standard, Place::Store(object)) => {
+                if object.is_prefix() {
+                    return Err(Usage::error(format!(
+                        "standard input has no name to store it under in {object}; name the whole key"
+                    )));
+                }
+                Ok(Self::Stream { object })
+            }
+            (Place::Standard, Place::Local(_) | Place::Standard) => Err(Usage::error(
+                "standard input goes to a store only; write TARGET as s3://bucket/key",
             )),
-            (Place::Store(_), Place::Store(_)) => Err(Usage::error(
-                "copying inside a store is not there yet; download the object and upload it again",
-            )),
+            (Place::Store(source), Place::Store(target)) => {
+                one_object(&source)?;
+                let target = if target.is_prefix() {
+                    // Parsed again, so that a key that became too long is said here.
+                    format!("{target}{}", source.basename()).parse()?
+                } else {
+                    target
+                };
+                Ok(Self::Copy { source, target })
+            }
             (Place::Local(_), Place::Local(_) | Place::Standard) => Err(Usage::error(
                 "neither SOURCE nor TARGET is in a store; write one of them as s3://bucket/key",
             )),
@@ -224,16 +253,29 @@ mod tests {
     }
 
     #[test]
-    fn a_dash_is_standard_output() {
+    fn a_dash_is_standard_input_or_output() {
         let expected = Route::Download { object: url("s3://b/k"), sink: Sink::Stdout };
         assert_eq!(route("s3://b/k", "-").expect("fine"), expected);
+        let expected = Route::Stream { object: url("s3://b/k") };
+        assert_eq!(route("-", "s3://b/k").expect("fine"), expected);
+    }
+
+    #[test]
+    fn a_copy_to_a_prefix_keeps_the_name() {
+        for (target, key) in
+            [("s3://b/k", "s3://b/k"), ("s3://b/p/", "s3://b/p/f.txt"), ("s3://b", "s3://b/f.txt")]
+        {
+            let expected = Route::Copy { source: url("s3://a/x/f.txt"), target: url(key) };
+            assert_eq!(route("s3://a/x/f.txt", target).expect("fine"), expected);
+        }
     }
 
     #[test]
     fn what_is_not_there_yet_says_so() {
         for (source, target, part) in [
-            ("-", "s3://b/k", "standard input is not there yet"),
-            ("s3://b/k", "s3://b/k2", "inside a store is not there yet"),
+            ("-", "s3://b/", "standard input has no name to store it under"),
+            ("-", "f", "standard input goes to a store only"),
+            ("s3://b/p/", "s3://b/k2", "needs recursion, which is not there yet"),
             ("a", "b", "neither SOURCE nor TARGET is in a store"),
             ("a", "-", "neither SOURCE nor TARGET is in a store"),
             (".", "s3://b/k", "needs recursion, which is not there yet"),

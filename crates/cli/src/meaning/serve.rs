@@ -7,10 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use brigade_store::faults::Faults;
-use brigade_store::{Backend, Credentials, Network, Options};
+use brigade_store::{Backend, Credentials, Network, Options, Pretended};
 
 use crate::args::{NetworkArgs, ServeArgs};
 use crate::failure::Usage;
+
+/// The size of objects that a store only pretends to have: the small ones of a benchmark.
+const OBJECT_BYTES: u64 = 16 << 10;
 
 /// A store to run.
 pub(crate) struct Service {
@@ -68,6 +71,10 @@ impl Service {
         }
         let options = Options {
             backend,
+            pretended: Pretended {
+                objects: args.objects.unwrap_or(0),
+                object_size_bytes: args.object_size.unwrap_or(OBJECT_BYTES),
+            },
             listen: SocketAddr::new(args.bind, args.port),
             credentials: vec![Credentials::new(&keys.access, &keys.secret)],
             buckets: args.bucket,

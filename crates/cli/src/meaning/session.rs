@@ -9,7 +9,7 @@ use anyhow::Result;
 use brigade::limits::StoreProfile;
 use brigade::{Credentials, Proxies, RetryOptions, SessionOptions};
 
-use crate::args::StoreArgs;
+use crate::args::{SourceArgs, StoreArgs};
 use crate::environment::Environment;
 use crate::failure::Usage;
 use crate::machine;
@@ -41,6 +41,34 @@ pub(super) fn options(args: &StoreArgs, environment: &Environment) -> Result<Ses
         bandwidth_limit_bytes_per_s: args.bandwidth_limit,
         ..defaults
     })
+}
+
+/// How the source of a copy is reached, where that is not the target's session: what is not said of it is
+/// as if it had not been said of the target either.
+pub(super) fn of_source(
+    from: &SourceArgs,
+    target: &StoreArgs,
+    environment: &Environment,
+) -> Result<Option<SessionOptions>> {
+    if !from.is_elsewhere() {
+        return Ok(None);
+    }
+    let args = StoreArgs {
+        endpoint_url: from.source_endpoint_url.clone(),
+        region: from.source_region.clone(),
+        profile: from.source_profile.clone(),
+        store_profile: from.source_store_profile.clone(),
+        no_sign_request: from.source_no_sign_request,
+        force_path_style: target.force_path_style,
+        ca_bundle: target.ca_bundle.clone(),
+        no_verify_ssl: target.no_verify_ssl,
+        retries: target.retries,
+        retry_for: target.retry_for,
+        stall_timeout: target.stall_timeout,
+        ..StoreArgs::default()
+    };
+    // Nothing is recorded of a source, and the target's session counts the bytes.
+    Ok(Some(SessionOptions { manifest_folder: None, ..options(&args, environment)? }))
 }
 
 /// What the person should hear before a store is reached so.

@@ -99,6 +99,9 @@ fn line(meter: &Meter, columns: usize, ink: Ink) -> String {
     }
     // By importance: as many as fit. Once all bytes are in, speed and time left mean nothing.
     let wanted: &[Field] = match meter.phase {
+        // Of a stream, nobody knows how much is left.
+        Phase::Moving(_) if meter.is_open() => &[Amount, Rate, Verb, Parts],
+        _ if meter.is_open() => &[Verb, Amount],
         Phase::Moving(_) => &[Percent, Rate, Left, Bar, Amount, Verb, Parts],
         _ => &[Verb, Percent, Bar, Amount],
     };
@@ -130,6 +133,10 @@ fn text(field: Field, meter: &Meter) -> String {
         Field::Verb => format!("{:<11}", verb(meter.phase)),
         Field::Percent => format!("{:>3}%", meter.percent()),
         Field::Bar => String::new(),
+        Field::Amount if meter.is_open() => format!("{:>9}", format_size(meter.bytes_done)),
+        Field::Parts if meter.is_open() => {
+            format!("{} parts, {:>2} in flight", meter.parts_done, meter.parts_in_flight)
+        }
         Field::Amount => {
             let total = format_size(meter.bytes_total);
             let done = format_size(meter.bytes_done.min(meter.bytes_total));
@@ -159,6 +166,7 @@ pub(super) fn verb(phase: Phase) -> &'static str {
         Phase::Connecting => "connecting",
         Phase::Moving(Operation::Upload) => "uploading",
         Phase::Moving(Operation::Download) => "downloading",
+        Phase::Moving(Operation::Copy) => "copying",
         Phase::Moving(_) => "moving",
         Phase::Finishing => "finishing",
         Phase::Verifying => "verifying",
@@ -200,6 +208,25 @@ mod tests {
         meter.event(&Event::Moved { bytes: 1 << 30 }, start);
         meter.sample(start + Duration::from_secs(2));
         meter
+    }
+
+    #[test]
+    fn a_stream_has_no_end_in_sight() {
+        let (now, mut meter) = (Instant::now(), Meter::default());
+        let started = Event::Started {
+            operation: Operation::Upload,
+            source: "-".into(),
+            target: "s3://b/k".into(),
+            size_bytes: 0,
+            parts: 0,
+            part_size_bytes: 8 << 20,
+            concurrency: 8,
+        };
+        meter.event(&started, now);
+        meter.event(&Event::Moved { bytes: 3 << 20 }, now);
+        let shown = line(&meter, 80, Ink::new(false, false));
+        assert!(shown.contains("3.0 MiB") && shown.contains("0 parts"), "{shown}");
+        assert!(!shown.contains('%') && !shown.contains(" of "), "{shown}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::Report;
+use brigade::dataset::{JobReport, VerifyReport};
 use brigade::limits::format_size;
 use brigade::progress::Event;
 
@@ -17,6 +18,9 @@ use crate::format::{count, countdown, one_line, rate};
 
 /// Between two lines of progress where there is no terminal: seldom enough for a log.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Failures of single objects among many that are told one by one, and things that are left out.
+const MOST_TOLD: u64 = 20;
 
 /// How much to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,9 @@ pub(crate) struct Human {
     meter: Meter,
     /// Warnings come as events and again in the report; each is told once of a transfer.
     warned: HashSet<String>,
+    /// Of a job of many objects: those that failed, and those that were left out.
+    failures: u64,
+    skips: u64,
 }
 
 impl Human {
@@ -61,6 +68,8 @@ impl Human {
             color,
             meter: Meter::default(),
             warned: HashSet::new(),
+            failures: 0,
+            skips: 0,
         }
     }
 
@@ -68,6 +77,20 @@ impl Human {
         self.meter.event(event, now);
         match event {
             Event::Warning { message } => self.warning(message),
+            Event::Reach { part_size_bytes, reach_bytes } => self.notice(&format!(
+                "reads on up to {} in parts from {} on; more needs --expected-size or --spool",
+                format_size(*reach_bytes),
+                format_size(*part_size_bytes),
+            )),
+            Event::Started { source, target, parts: 0, .. } if self.tell == Tell::Everything => {
+                let whole = format!(
+                    "{} {} to {}",
+                    verb(self.meter.phase),
+                    one_line(source),
+                    one_line(target)
+                );
+                self.notice(&whole);
+            }
             Event::Started { source, target, size_bytes, parts, part_size_bytes, .. }
                 if self.tell == Tell::Everything =>
             {
@@ -89,7 +112,60 @@ impl Human {
                     one_line(reason)
                 ));
             }
+            Event::ObjectDone { operation, source, target, bytes, .. }
+                if self.tell == Tell::Everything =>
+            {
+                self.notice(&format!(
+                    "{} {} to {}: {}",
+                    summary::done(*operation),
+                    one_line(source),
+                    one_line(target),
+                    format_size(*bytes)
+                ));
+            }
+            Event::ObjectDeleted { target } if self.tell == Tell::Everything => {
+                self.notice(&format!("deleted {}", one_line(target)));
+            }
+            Event::ObjectFailed { message, .. } => self.told_failure(message),
+            Event::ObjectSkipped { source, reason } => {
+                self.told_skip(&format!("left out: {} is {reason}", one_line(source)));
+            }
+            Event::Compared { name, outcome, reason } if *outcome != "identical" => {
+                let why = reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                self.line(&format!("{outcome:<12}  {}{}", one_line(name), one_line(&why)));
+            }
+            Event::Planned { action, source, target, bytes, reason } => {
+                let source = source.as_deref().map(one_line);
+                let ends = match source {
+                    Some(source) => format!("{source} to {}", one_line(target)),
+                    None => one_line(target),
+                };
+                let size = format_size(*bytes);
+                self.line(&format!("would {action} {ends}: {size}, {reason}"));
+            }
             _ => {}
+        }
+    }
+
+    /// The first of many; all of them are counted.
+    fn told_failure(&mut self, message: &str) {
+        self.failures += 1;
+        if self.failures <= MOST_TOLD || self.tell == Tell::Everything {
+            let word = self.paint("1;31", "error:");
+            self.say(&format!("brigade: {word} {}", one_line(message)));
+        } else if self.failures == MOST_TOLD + 1 {
+            self.say(
+                "brigade: further errors are counted; --failures FILE or --verbose names them",
+            );
+        }
+    }
+
+    fn told_skip(&mut self, message: &str) {
+        self.skips += 1;
+        if self.skips <= MOST_TOLD || self.tell == Tell::Everything {
+            self.notice(message);
+        } else if self.skips == MOST_TOLD + 1 {
+            self.notice("what else is left out is counted; --verbose names it");
         }
     }
 
@@ -106,6 +182,16 @@ impl Human {
         if now >= due {
             self.next_line = Some(now + LINE_EVERY);
             let meter = &self.meter;
+            if meter.is_open() {
+                let line = format!(
+                    "{}, {}, {}, {}",
+                    verb(meter.phase),
+                    format_size(meter.bytes_done),
+                    rate(meter.bytes_per_s()),
+                    count(meter.parts_done.into(), "part"),
+                );
+                return self.notice(&line);
+            }
             let line = format!(
                 "{} {}%, {} of {}, {}, {} left, {} of {}",
                 verb(meter.phase),
@@ -135,11 +221,34 @@ impl Human {
     }
 
     pub(super) fn report(&mut self, report: &Report) {
+        self.warnings_of(report);
+        self.line(&summary::line(report));
+    }
+
+    pub(super) fn report_in_detail(&mut self, report: &Report) {
+        self.warnings_of(report);
+        self.detail(&summary::line(report));
+        self.clear();
+    }
+
+    fn warnings_of(&mut self, report: &Report) {
         for warning in &report.warnings {
             self.warning(warning);
         }
         self.next();
-        self.line(&summary::line(report));
+    }
+
+    pub(super) fn job_report(&mut self, report: &JobReport) {
+        for warning in &report.warnings {
+            self.warning(warning);
+        }
+        self.next();
+        self.line(&summary::job(report));
+    }
+
+    pub(super) fn verify_report(&mut self, report: &VerifyReport) {
+        self.next();
+        self.line(&summary::verification(report));
     }
 
     pub(super) fn line(&mut self, line: &str) {
@@ -147,6 +256,12 @@ impl Human {
         if self.tell != Tell::Errors {
             // A reader that went away does not undo what was done.
             let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+        }
+    }
+
+    pub(super) fn detail(&mut self, line: &str) {
+        if self.tell == Tell::Everything {
+            self.line(line);
         }
     }
 
@@ -171,6 +286,7 @@ impl Human {
         self.meter = Meter::default();
         self.next_line = None;
         self.warned.clear();
+        (self.failures, self.skips) = (0, 0);
     }
 
     fn clear(&self) {

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use brigade::Report;
+use brigade::dataset::JobReport;
 use brigade::progress::Event;
 use serde::Serialize;
 
@@ -78,7 +79,8 @@ impl Json {
             {
                 return;
             }
-            Event::Started { .. } => self.last_progress = None,
+            Event::Found { .. } | Event::Same { .. } | Event::AllFound if !self.progress => return,
+            Event::Started { .. } | Event::JobStarted { .. } => self.last_progress = None,
             // The last bytes are never left out.
             Event::Finishing => self.progress(now),
             _ => {}
@@ -114,14 +116,36 @@ impl Json {
         self.object("report", report);
     }
 
+    pub(super) fn job_report(&mut self, report: &JobReport) {
+        for warning in &report.warnings {
+            self.warning(warning);
+        }
+        self.next();
+        self.object("report", report);
+    }
+
     pub(super) fn failure(&mut self, failure: &Failure) {
         let Failure { exit, kind, message, advice } = failure;
         let (advice, exit_code) = (advice.as_deref(), exit.code());
         self.object("error", &Error { kind, message, advice, exit_code });
+        self.complain(message);
+        self.next();
+    }
+
+    pub(super) fn failed_one<T: Serialize>(
+        &mut self,
+        failure: &Failure,
+        event: &'static str,
+        object: &T,
+    ) {
+        self.object(event, object);
+        self.complain(&failure.message);
+    }
+
+    fn complain(&mut self, message: &str) {
         if let Some(err) = &mut self.err {
             let _ = writeln!(err, "brigade: error: {message}");
         }
-        self.next();
     }
 
     /// What comes now is of another transfer.

@@ -78,6 +78,11 @@ impl Meter {
         }
     }
 
+    /// Whether nobody knows how much there will be.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase != Phase::Connecting && self.parts_total == 0
+    }
+
     /// Notes where things stand now; [`Meter::bytes_per_s`] compares such notes.
     pub(super) fn sample(&mut self, now: Instant) {
         self.samples.push_back((now, self.bytes_done.saturating_sub(self.bytes_kept)));

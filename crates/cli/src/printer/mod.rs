@@ -19,6 +19,7 @@ use std::io::{IsTerminal as _, Write};
 use std::time::Instant;
 
 use brigade::Report;
+use brigade::dataset::{JobReport, VerifyReport};
 use brigade::progress::Event;
 use serde::Serialize;
 
@@ -111,10 +112,62 @@ impl Printer {
         }
     }
 
+    /// The same, where people want to hear of problems only, unless they asked for more.
+    pub(crate) fn report_in_detail(&mut self, report: &Report) {
+        match self {
+            Self::Human(human) => human.report_in_detail(report),
+            Self::Json(json) => json.report(report),
+        }
+    }
+
+    /// A job of many objects came to its end.
+    pub(crate) fn job_report(&mut self, report: &JobReport) {
+        match self {
+            Self::Human(human) => human.job_report(report),
+            Self::Json(json) => json.job_report(report),
+        }
+    }
+
+    /// A folder was held against objects.
+    pub(crate) fn verify_report(&mut self, report: &VerifyReport) {
+        match self {
+            Self::Human(human) => human.verify_report(report),
+            Self::Json(json) => json.object("report", report),
+        }
+    }
+
     /// A result of the command's own: a line for people, an object for programs.
     pub(crate) fn result<T: Serialize>(&mut self, line: &str, event: &'static str, object: &T) {
         match self {
             Self::Human(human) => human.line(line),
+            Self::Json(json) => json.object(event, object),
+        }
+    }
+
+    /// An object for programs only.
+    pub(crate) fn result_quietly<T: Serialize>(&mut self, event: &'static str, object: &T) {
+        if let Self::Json(json) = self {
+            json.object(event, object);
+        }
+    }
+
+    /// One of the many things that a command does failed: a line for people, an object for programs.
+    pub(crate) fn failed_one<T: Serialize>(
+        &mut self,
+        failure: &Failure,
+        event: &'static str,
+        object: &T,
+    ) {
+        match self {
+            Self::Human(human) => human.failure(failure),
+            Self::Json(json) => json.failed_one(failure, event, object),
+        }
+    }
+
+    /// A line about one of many things, for people who want to hear of each, and an object for programs.
+    pub(crate) fn detail<T: Serialize>(&mut self, line: &str, event: &'static str, object: &T) {
+        match self {
+            Self::Human(human) => human.detail(line),
             Self::Json(json) => json.object(event, object),
         }
     }

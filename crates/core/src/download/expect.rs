@@ -18,7 +18,7 @@ use crate::url::S3Url;
 
 /// What the end of a download is compared with.
 #[derive(Debug, Clone)]
-pub(super) enum Expectation {
+pub(crate) enum Expectation {
     /// A recorded checksum. `maybe_composite`: the store did not say whether it is over all bytes
     /// or over the parts.
     Recorded { checksum: Checksum, maybe_composite: bool },
@@ -42,8 +42,8 @@ enum Origin {
 
 /// What to compare with, and what to sum for it.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) expectation: Expectation,
+pub(crate) struct Found {
+    pub(crate) expectation: Expectation,
     sum: Option<Segmented>,
     origin: Origin,
     // Ranges that follow the object's own parts are read from one place.
@@ -55,7 +55,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Nothing is to be compared, and nothing summed.
-    pub(super) fn unasked(info: &ObjectInfo) -> Self {
+    pub(crate) fn unasked(info: &ObjectInfo) -> Self {
         let why = "verification is off".to_owned();
         Self { sum: None, ..Self::nothing(info, why) }
     }
@@ -97,12 +97,12 @@ impl Found {
     }
 
     /// ` (why)`, where it was refused to list the parts.
-    pub(super) fn why_unlisted(&self) -> String {
+    pub(crate) fn why_unlisted(&self) -> String {
         in_brackets(self.unlisted.as_deref())
     }
 
     /// Size of the object's own parts, where they are equal and it is known or easily guessed.
-    pub(super) fn part_size_bytes(&self) -> Option<u64> {
+    pub(crate) fn part_size_bytes(&self) -> Option<u64> {
         match &self.sum {
             Some(Segmented { segments: Segments::Equal { each_bytes, total_bytes }, .. })
                 if each_bytes < total_bytes =>
@@ -115,23 +115,23 @@ impl Found {
 
     /// Whether a mismatch may also mean that the parts are not all of the first one's size: the
     /// store did not list them.
-    pub(super) fn assumes_equal_parts(&self) -> bool {
+    pub(crate) fn assumes_equal_parts(&self) -> bool {
         self.origin == Origin::FirstPart
     }
 
     /// What to sum over the ranges of `plan`.
-    pub(super) fn need(&self, plan: &Plan) -> Need {
+    pub(crate) fn need(&self, plan: &Plan) -> Need {
         Need::over_ranges(self.sum.clone(), plan)
     }
 
     /// What to sum over bytes that come in order.
-    pub(super) fn need_in_order(&self) -> Need {
+    pub(crate) fn need_in_order(&self) -> Need {
         Need::over_stream(self.sum.clone())
     }
 
     /// Holds the sums against what is expected: what was proven, and the checksum that did it or,
     /// unproven, the one computed here.
-    pub(super) fn compare(&self, sums: &Sums) -> Result<(Verified, Option<Checksum>), Mismatch> {
+    pub(crate) fn compare(&self, sums: &Sums) -> Result<(Verified, Option<Checksum>), Mismatch> {
         let ours = |kind| match kind {
             ChecksumType::FullObject => sums.full_object(),
             ChecksumType::Composite => sums.composite(),
@@ -175,7 +175,7 @@ impl Found {
     /// The same expectation over the parts as the store lists them, where the first part's size was
     /// all that was known; and what to sum for it, where that differs. `None` where nothing more is
     /// to be learnt.
-    pub(super) async fn with_listed_parts(
+    pub(crate) async fn with_listed_parts(
         &self,
         engine: &Engine,
         url: &S3Url,
@@ -207,7 +207,7 @@ impl Found {
 }
 
 /// Finds the best thing to compare with.
-pub(super) async fn find(
+pub(crate) async fn find(
     engine: &Engine,
     url: &S3Url,
     info: &ObjectInfo,

@@ -21,13 +21,13 @@ use crate::url::S3Url;
 const PROGRESS_BYTES: u64 = MIB;
 
 /// What all ranges of a download have in common.
-pub(super) struct Request {
-    pub(super) engine: Engine,
-    pub(super) url: S3Url,
-    pub(super) pin: Arc<Pin>,
-    pub(super) total_bytes: u64,
-    pub(super) scope: RetryScope,
-    pub(super) flow: Flow,
+pub(crate) struct Request {
+    pub(crate) engine: Engine,
+    pub(crate) url: S3Url,
+    pub(crate) pin: Arc<Pin>,
+    pub(crate) total_bytes: u64,
+    pub(crate) scope: RetryScope,
+    pub(crate) flow: Flow,
 }
 
 impl Request {
@@ -44,7 +44,7 @@ impl Request {
 }
 
 /// Where the bytes of a range go.
-pub(super) trait Sink: Send {
+pub(crate) trait Sink: Send {
     /// Takes the next ones.
     fn take(&mut self, chunk: Bytes) -> impl Future<Output = Result<()>> + Send;
 
@@ -62,7 +62,7 @@ impl<F: FnMut(Bytes) -> Result<()> + Send> Sink for F {
 
 /// Fetches `part` over the connections of `lane`, and gives every chunk, in order and exactly
 /// once, to `sink`; nothing more is received before that is done with it.
-pub(super) async fn fetch(
+pub(crate) async fn fetch(
     request: &Request,
     lane: LaneId,
     part: Part,

@@ -6,6 +6,7 @@
 //! computed is held against what the store recorded, and only then does a file get its name. A
 //! download that ends early keeps what it has for a later run to go on with.
 
+mod check;
 mod disk;
 mod expect;
 mod fetch;
@@ -22,11 +23,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 
+pub(crate) use self::check::{Content, check};
 use self::disk::ToDisk;
-use self::expect::{Expectation, Found};
-use self::fetch::{Request, fetch, fetch_again};
+pub(crate) use self::expect::{Expectation, Found, find};
+use self::fetch::fetch_again;
+pub(crate) use self::fetch::{Request, fetch};
 use self::resume::Target;
-use self::sums::{InOrder, Need, PartHashers, PartSums, Segmented, Sums};
+pub(crate) use self::sums::{InOrder, Sums};
+use self::sums::{Need, PartHashers, PartSums, Segmented};
 use crate::account::Account;
 use crate::engine::{Engine, blocking, naming_the_stopped, stopped};
 use crate::error::{Error, ErrorKind, Result};
@@ -182,7 +186,7 @@ impl<'a> Download<'a> {
         }
         let found = match options.verify {
             Verify::Off => Found::unasked(&info),
-            _ => expect::find(engine, url, &info, &pin, &scope).await?,
+            _ => find(engine, url, &info, &pin, &scope).await?,
         };
         if let Expectation::Nothing { why } = &found.expectation
             && options.verify != Verify::Off
@@ -598,7 +602,8 @@ impl<'a> Download<'a> {
             retries: self.scope.repeated(),
             verified,
             checksum: checksum.as_ref().map(ReportedChecksum::from),
-            etag: self.info.etag.map(|etag| etag.trim_matches('"').to_owned()),
+            etag: self.info.etag.as_deref().map(|etag| etag.trim_matches('"').to_owned()),
+            source_etag: self.info.etag,
             version_id: self.info.version_id,
             store_profile: self.engine.store().profile().name.clone(),
             warnings: self.record_warnings.all().into_iter().chain(self.warnings).collect(),

@@ -22,7 +22,7 @@ use crate::schedule::Memory;
 
 /// How an object is cut for summing: contiguous, in order, the whole of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Segments {
+pub(crate) enum Segments {
     /// Equal ones, the last may be shorter. An empty object has one empty segment.
     Equal { each_bytes: u64, total_bytes: u64 },
     /// Of any sizes.
@@ -75,19 +75,19 @@ impl Segments {
 
 /// An algorithm, and the segments to apply it to.
 #[derive(Debug, Clone)]
-pub(super) struct Segmented {
+pub(crate) struct Segmented {
     pub(super) algorithm: Algorithm,
     pub(super) segments: Segments,
 }
 
 /// What has to be summed, and when.
 #[derive(Debug, Clone)]
-pub(super) struct Need {
+pub(crate) struct Need {
     of: Option<Segmented>,
     /// Sum every range with this while it is fetched.
-    pub(super) while_fetched: Option<Algorithm>,
+    pub(crate) while_fetched: Option<Algorithm>,
     /// Read the file once more for this.
-    pub(super) second_read: Option<Segmented>,
+    pub(crate) second_read: Option<Segmented>,
 }
 
 impl Need {
@@ -109,7 +109,7 @@ impl Need {
     }
 
     /// A hasher for bytes that come in order.
-    pub(super) fn in_order(&self) -> InOrder {
+    pub(crate) fn in_order(&self) -> InOrder {
         InOrder::new(self.of.as_ref())
     }
 
@@ -119,7 +119,7 @@ impl Need {
     }
 
     /// Joins the digests of the plan's ranges into those of the segments.
-    pub(super) fn gather(&self, plan: &Plan, digests: &[Option<Digest>]) -> Sums {
+    pub(crate) fn gather(&self, plan: &Plan, digests: &[Option<Digest>]) -> Sums {
         let mut joining = self.joining();
         for (range, digest) in plan.parts().zip(digests) {
             joining.add(range, *digest);
@@ -180,7 +180,7 @@ impl Joining {
         }
     }
 
-    pub(super) fn finish(mut self) -> Sums {
+    pub(crate) fn finish(mut self) -> Sums {
         let last = self.current.take();
         self.end(last);
         Sums(self.done.filter(|_| self.segments.len() == 0).unwrap_or_default())
@@ -189,7 +189,7 @@ impl Joining {
 
 /// A digest and a length for every segment, in order. Empty when nothing was summed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sums(Vec<(Digest, u64)>);
+pub(crate) struct Sums(Vec<(Digest, u64)>);
 
 impl Sums {
     /// The checksum of all bytes, where the digests give one.
@@ -220,7 +220,7 @@ impl Sums {
 }
 
 /// Sums bytes that come in order, segment by segment.
-pub(super) struct InOrder {
+pub(crate) struct InOrder {
     algorithm: Option<Algorithm>,
     lens: std::vec::IntoIter<u64>,
     current: Option<(Hasher, u64)>,
@@ -229,7 +229,7 @@ pub(super) struct InOrder {
 
 impl InOrder {
     /// One that sums nothing.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self::new(None)
     }
 
@@ -252,7 +252,7 @@ impl InOrder {
             .and_then(|algorithm| self.lens.next().map(|len| (Hasher::new(algorithm), len)));
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let Some((hasher, len)) = &mut self.current else { return };
             let room = *len - hasher.len_bytes();
@@ -272,7 +272,7 @@ impl InOrder {
         self.next_segment();
     }
 
-    pub(super) fn finish(mut self) -> Sums {
+    pub(crate) fn finish(mut self) -> Sums {
         // Only an empty segment is complete without a byte.
         while self.current.as_ref().is_some_and(|(_, len)| *len == 0) {
             self.close_segment();

@@ -43,6 +43,8 @@ pub(crate) struct Content(Kind);
 enum Kind {
     Held(Bytes),
     // In several pieces.
+    Collected(Held),
+    // The same, of a file.
     Gathered(Source, Part, Held),
     // The part lies within the source: `Source::content` saw to it.
     Mapped(Source, Part),
@@ -62,10 +64,16 @@ impl Content {
         Self(Kind::Read(source, part))
     }
 
+    /// What was received: pieces as [`Collected`](super::Collected) gives them.
+    pub(crate) fn collected(pieces: Vec<Bytes>) -> Self {
+        Self(Kind::Collected(Held::collected(pieces)))
+    }
+
     /// How many bytes there are.
     pub(crate) fn len_bytes(&self) -> u64 {
         match &self.0 {
             Kind::Held(bytes) => bytes.len() as u64,
+            Kind::Collected(held) => held.len_bytes(),
             Kind::Gathered(_, part, _) | Kind::Mapped(_, part) | Kind::Read(_, part) => {
                 part.len_bytes
             }
@@ -92,7 +100,7 @@ impl Content {
     pub(crate) fn to_bytes(&self) -> Result<Bytes> {
         match &self.0 {
             Kind::Held(bytes) => Ok(bytes.clone()),
-            Kind::Gathered(_, _, held) => Ok(held.to_bytes()),
+            Kind::Collected(held) | Kind::Gathered(_, _, held) => Ok(held.to_bytes()),
             Kind::Mapped(source, part) => {
                 Ok(source.mapped_bytes(part.offset_bytes, part.len_bytes))
             }
@@ -148,6 +156,7 @@ impl Frames {
                 let start = usize::try_from(self.at_bytes).unwrap_or(bytes.len());
                 return Ok(bytes.slice(start..start + len));
             }
+            Kind::Collected(held) => return Ok(held.slice(self.at_bytes, len)),
             Kind::Gathered(source, _, held) => (source, held.slice(self.at_bytes, len)),
             Kind::Mapped(source, part) => {
                 (source, source.mapped_bytes(part.offset_bytes + self.at_bytes, len as u64))

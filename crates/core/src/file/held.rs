@@ -1,4 +1,4 @@
-//! Parts that are read past the page cache, and held in memory until the store has them.
+//! Parts that are held in memory until the store has them: read past the page cache, or received.
 
 use std::fs::File;
 use std::io;
@@ -46,6 +46,17 @@ impl Held {
         let buffers: Vec<_> = reads.buffered(READS_AT_ONCE).try_collect().await?;
         let before = usize::try_from(part.offset_bytes - start).unwrap_or_default();
         Ok(Self { buffers: buffers.into(), before })
+    }
+
+    /// What was collected: pieces as [`super::Collected`] gives them.
+    pub(super) fn collected(pieces: Vec<Bytes>) -> Self {
+        Self { buffers: pieces.into(), before: 0 }
+    }
+
+    /// How many bytes there are.
+    pub(super) fn len_bytes(&self) -> u64 {
+        let all: u64 = self.buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        all - self.before as u64
     }
 
     /// The bytes from the part's byte `at` on, `most` of them or fewer, and none behind its end.

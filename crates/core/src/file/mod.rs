@@ -10,6 +10,7 @@ mod content;
 mod direct;
 mod guard;
 mod held;
+mod incoming;
 mod journal;
 mod mapping;
 mod pool;
@@ -23,11 +24,13 @@ pub(crate) use aligned::Buffers;
 pub(crate) use collect::Collected;
 pub(crate) use content::{Content, Frames};
 pub use guard::guard_mapped_files;
+pub(crate) use incoming::{Chunk, Incoming};
 pub(crate) use journal::{Journal, JournalError};
 pub(crate) use mapping::file_behind;
 pub(crate) use reader::Reader;
 pub(crate) use source::Source;
 pub(crate) use target::{
-    MANIFEST_SUFFIX, Partial, parent_of, partial_path, resolve_target, sync_folder, timed,
+    MANIFEST_SUFFIX, Partial, is_partial_name, parent_of, partial_path, resolve_target,
+    sync_folder, timed,
 };
 pub(crate) use writer::RangeWriter;

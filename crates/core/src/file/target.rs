@@ -322,6 +322,15 @@ pub(crate) fn partial_path(target: &Path, tag: &str) -> Result<PathBuf> {
     Ok(target.with_file_name(partial))
 }
 
+/// Whether a file called `name` is a partial file of ours or its manifest, going by its name.
+pub(crate) fn is_partial_name(name: &str) -> bool {
+    let name = name.strip_suffix(MANIFEST_SUFFIX).unwrap_or(name);
+    name.starts_with('.')
+        && name.rsplit_once(".brigade-").is_some_and(|(stem, tag)| {
+            stem.len() > 1 && tag.len() == 8 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+}
+
 /// Makes the partial file, or opens the one that is there, never through a link. Whether it was.
 fn open_partial(path: &Path) -> io::Result<(File, bool)> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -368,6 +377,21 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn names_of_partial_files_are_known_again() {
+        let long = "x".repeat(255);
+        for target in ["data.bin", ".hidden", "é", long.as_str()] {
+            let path = partial_path(Path::new(target), "0aZ9zzzz").expect("a name");
+            let name = path.to_str().expect("UTF-8");
+            assert!(is_partial_name(name), "{name}");
+            assert!(is_partial_name(&format!("{name}{MANIFEST_SUFFIX}")), "{name}");
+        }
+        for other in ["a.brigade-0aZ9zzzz", ".a.brigade-0aZ9zzz", ".brigade-0aZ9zzzz", ".manifest"]
+        {
+            assert!(!is_partial_name(other), "{other}");
+        }
     }
 
     #[test]

@@ -76,6 +76,10 @@ pub struct StoreProfile {
     pub max_single_put_bytes: u64,
     /// Keys asked for in one page of a listing. 1 to 1,000.
     pub list_page_size: u32,
+    /// Knows `encoding-type=url` in listings, without which keys with control characters cannot be listed.
+    pub list_encoding: bool,
+    /// Lists keys in the byte order of their UTF-8, so that a listing can be split and compared as it comes.
+    pub list_in_order: bool,
     /// Keys in one `DeleteObjects` request. 1 to 1,000.
     pub delete_page_size: u32,
     /// What becomes of the checksums sent along.
@@ -93,6 +97,8 @@ pub struct StoreProfile {
     pub etag_is_md5: bool,
     /// Keeps `If-None-Match` and `If-Match` on writes; where not, "no clobber" is a promise it can't keep.
     pub conditional_writes: bool,
+    /// Wants all parts of an upload but the last to be of one size.
+    pub equal_parts: bool,
     /// Has `UploadPartCopy`; where not, larger objects can't be copied inside the store.
     pub multipart_copy: bool,
     /// Whether the bucket goes into the path (`true`) or the host name (`false`) of a URL; `None`

@@ -80,6 +80,8 @@ impl StoreProfile {
             max_object_size_bytes: 10_000 * 5 * GIB,
             max_single_put_bytes: 5 * GIB,
             list_page_size: 1000,
+            list_encoding: true,
+            list_in_order: true,
             delete_page_size: 1000,
             checksums: ChecksumSupport::FullObject,
             // The fastest sum in the engine and, as FULL_OBJECT, comparable with any other tool's.
@@ -89,6 +91,7 @@ impl StoreProfile {
             // Objects under SSE-KMS or SSE-C have 32 hexadecimal digits that are no MD5.
             etag_is_md5: false,
             conditional_writes: true,
+            equal_parts: false,
             multipart_copy: true,
             path_style: None,
         }
@@ -104,6 +107,7 @@ impl StoreProfile {
             // An unknown header is harmless almost everywhere, an unchecked promise is not.
             mp_object_size: false,
             conditional_writes: false,
+            equal_parts: true,
             ..named_like_aws("generic")
         }
     }
@@ -207,6 +211,7 @@ fn r2() -> StoreProfile {
         // CRC32 exists there as a composite only; CRC64/NVME is the one sum of whole objects.
         default_checksum: Some(Algorithm::Crc64Nvme),
         path_style: Some(true), // buckets whose names hold dots have no certificate
+        equal_parts: true,
         ..named_like_generic("r2")
     }
 }
@@ -260,6 +265,7 @@ fn linode() -> StoreProfile {
 fn storj() -> StoreProfile {
     StoreProfile {
         min_part_size_bytes: 64 * MIB, // one segment; smaller parts make more of them, each billed
+        list_in_order: false, // keys are encrypted on the client's side, and listed in the order of that
         checksums: ChecksumSupport::None, // the gateway keeps no checksum it is sent
         default_checksum: Some(Algorithm::Md5),
         multipart_copy: false, // no UploadPartCopy; CopyObject takes any size instead

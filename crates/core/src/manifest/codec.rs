@@ -1,4 +1,4 @@
-//! The manifest's lines: `brigade manifest 1`, then `CRC32 JSON` for each record.
+//! The manifest's lines: `brigade manifest 1` (or another version), then `CRC32 JSON` for each record.
 //!
 //! Text, so that a person who lost something can read it; a CRC for every line, so that a line that was
 //! half written when the power went, or damaged since, is never taken for a record. What follows the
@@ -7,8 +7,9 @@
 
 use super::{Manifest, Record};
 
-/// The version of the format that is written. Older ones are read, newer ones refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version of the format. Older ones are read, newer ones refused; what older programs
+/// understand is written as the version that they read.
+pub const FORMAT_VERSION: u32 = 2;
 
 const FIRST_LINE: &str = "brigade manifest ";
 
@@ -63,8 +64,8 @@ pub struct Decoded {
 pub fn decode(bytes: &[u8]) -> Result<Decoded, Damage> {
     let nothing = Decoded { manifest: None, valid_bytes: 0 };
     let Some(first) = Lines::new(bytes).next() else {
-        let torn = first_line();
-        let is_begun = torn.as_bytes().starts_with(bytes) || is_blank(bytes);
+        let torn = |version| first_line(version).as_bytes().starts_with(bytes);
+        let is_begun = (1..=FORMAT_VERSION).any(torn) || is_blank(bytes);
         return if is_begun { Ok(nothing) } else { Err(Damage::NotOne) };
     };
     let version = std::str::from_utf8(first.text)
@@ -106,7 +107,11 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, Damage> {
 
 /// The first lines of a manifest.
 pub(crate) fn encode_first(transfer: &Record) -> Vec<u8> {
-    let mut lines = first_line().into_bytes();
+    let version = match transfer {
+        Record::Transfer(transfer) => transfer.side.format_version(),
+        _ => FORMAT_VERSION,
+    };
+    let mut lines = first_line(version).into_bytes();
     lines.extend(encode(transfer));
     lines
 }
@@ -121,8 +126,8 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
     line
 }
 
-fn first_line() -> String {
-    format!("{FIRST_LINE}{FORMAT_VERSION}\n")
+fn first_line(version: u32) -> String {
+    format!("{FIRST_LINE}{version}\n")
 }
 
 /// Whether a file was made longer and the power went before anything was written to it.

@@ -32,7 +32,8 @@ pub struct Transfer {
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// The local end, absolute: the source of an upload, the target of a download.
+    /// The local end, absolute: the source of an upload, the target of a download. `-` for a stream,
+    /// nothing for a copy.
     pub path: Text,
     /// Payload bytes.
     pub size_bytes: u64,
@@ -64,6 +65,31 @@ pub enum Side {
         /// The object as it was.
         object: ObjectState,
     },
+    /// From a stream into the store. It cannot be read again, so there is nothing to go on with: what
+    /// is recorded tells of an upload to be aborted. The size is what was expected, or 0.
+    Stream {},
+    /// From one object to another, in parts. Recorded as a stream is.
+    Copy {
+        /// The source, as an `s3://` URL.
+        source: String,
+    },
+}
+
+impl Side {
+    /// Whether a later run can go on with it.
+    pub fn is_resumable(&self) -> bool {
+        matches!(self, Self::Upload { .. } | Self::Download { .. })
+    }
+
+    /// Whether there may be an upload of it on a store.
+    pub fn is_in_store(&self) -> bool {
+        !matches!(self, Self::Download { .. })
+    }
+
+    /// The first version of the format that has it.
+    pub(crate) fn format_version(&self) -> u32 {
+        if self.is_resumable() { 1 } else { 2 }
+    }
 }
 
 /// What tells a file from itself after a change. Its size is in [`Transfer::size_bytes`].
@@ -171,8 +197,9 @@ impl Transfer {
     /// Which way.
     pub fn operation(&self) -> Operation {
         match self.side {
-            Side::Upload { .. } => Operation::Upload,
+            Side::Upload { .. } | Side::Stream {} => Operation::Upload,
             Side::Download { .. } => Operation::Download,
+            Side::Copy { .. } => Operation::Copy,
         }
     }
 
@@ -191,8 +218,8 @@ impl Manifest {
     pub(crate) fn new(transfer: Transfer) -> Option<Self> {
         let plan = plan::restore(transfer.size_bytes, transfer.part_size_bytes)?;
         let checksum = match transfer.side {
-            Side::Upload { .. } => None,
             Side::Download { .. } => Some(Algorithm::Crc32),
+            _ => None,
         };
         Some(Self {
             transfer,
@@ -254,7 +281,7 @@ impl Manifest {
                 if self.plan.part(number).is_none() {
                     return Err("it names a part that is not in the plan");
                 }
-                let is_upload = matches!(self.transfer.side, Side::Upload { .. });
+                let is_upload = self.transfer.side.is_in_store();
                 if is_upload && self.upload_id.is_none() {
                     return Err("a part was sent before there was an upload");
                 }

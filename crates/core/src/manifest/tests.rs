@@ -111,7 +111,7 @@ fn damage_is_told_from_a_torn_tail() {
     assert!(matches!(decode(&bytes), Err(Damage::Line { .. })));
     assert_eq!(decode(b"something else\n"), Err(Damage::NotOne));
     assert_eq!(decode(b"something else"), Err(Damage::NotOne));
-    assert_eq!(decode(b"brigade manifest 2\nwhatever"), Err(Damage::Newer { version: 2 }));
+    assert_eq!(decode(b"brigade manifest 3\nwhatever"), Err(Damage::Newer { version: 3 }));
 }
 
 #[test]
@@ -180,6 +180,14 @@ fn every_version_that_was_ever_written_is_read() {
     assert_eq!(manifest.transfer.operation(), Operation::Upload);
     assert_eq!(manifest.parts.len(), 2);
     assert_eq!(manifest.upload_id.as_deref(), Some("an upload id"));
+    let stored = include_bytes!("../../tests/manifests/stream.v2.manifest");
+    let manifest = decode(stored).expect("readable").manifest.expect("there");
+    assert_eq!(manifest.transfer.side, Side::Stream {});
+    assert!(!manifest.transfer.side.is_resumable() && manifest.transfer.side.is_in_store());
+    assert_eq!(manifest.upload_id.as_deref(), Some("an upload id"));
+    let stored = include_bytes!("../../tests/manifests/copy.v2.manifest");
+    let manifest = decode(stored).expect("readable").manifest.expect("there");
+    assert_eq!(manifest.transfer.operation(), Operation::Copy);
     let stored = include_bytes!("../../tests/manifests/download.v1.manifest");
     let manifest = decode(stored).expect("readable").manifest.expect("there");
     assert_eq!(manifest.transfer.operation(), Operation::Download);

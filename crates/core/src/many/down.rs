@@ -150,8 +150,13 @@ where
         if let Err(error) = self.shared.folders.make(parent_of(&item.file)) {
             return self.job.failed(item, source, error);
         }
-        let (options, window) = (&self.shared.options, self.job.window().clone());
-        let moved = download::to_file(&self.engine, &url, &item.file, options, window).await;
+        self.job.tell_start(&item, |_| url.to_string());
+        let window = self.job.window().clone();
+        let mut options = self.shared.options.clone();
+        if !options.command.is_empty() {
+            options.command.extend([url.to_string().into(), item.file.clone().into()]);
+        }
+        let moved = download::to_file(&self.engine, &url, &item.file, &options, window).await;
         self.job.settled(item, source, moved);
     }
 }
@@ -160,11 +165,7 @@ impl<S> Worker<S>
 where
     S: Stream<Item = Item> + Unpin + Send,
 {
-    async fn by_the_short_way(
-        &self,
-        item: &Item,
-        admission: &mut Admission,
-    ) -> Result<Short> {
+    async fn by_the_short_way(&self, item: &Item, admission: &mut Admission) -> Result<Short> {
         let (job, options) = (&*self.job, &self.shared.options);
         let (key, target) = (item.key.as_str(), item.file.as_path());
         let direct = job.short_way(&self.engine, &self.shared.bucket);

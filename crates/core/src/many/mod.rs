@@ -9,6 +9,7 @@
 //! gathered, one thread makes all of them durable with one `syncfs`, and only then gives them their
 //! names: a sync for each file costs a disk more than the file does.
 
+mod across;
 mod down;
 mod settle;
 mod up;
@@ -30,7 +31,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Flow;
 use crate::options::Cancel;
-use crate::progress::Operation;
+use crate::progress::{Event, Operation};
 use crate::report::{Report, TimeSpent};
 use crate::schedule::{Admission, RetryScope, Window};
 use crate::transport::{Detour, Direct};
@@ -82,6 +83,8 @@ pub struct ManyReport {
 pub(crate) struct Item {
     pub(crate) file: PathBuf,
     pub(crate) key: String,
+    /// Of a copy, the key that the object gets on the other side; there is no file then.
+    pub(crate) target_key: String,
     /// What is known of it before it is moved, where anything is.
     pub(crate) size_bytes: Option<u64>,
     /// When the object was last written: the time that its file gets, where one is asked for.
@@ -90,8 +93,6 @@ pub(crate) struct Item {
     pub(crate) content_type: Option<String>,
     /// User metadata beside the job's.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// The caller's own number for it.
-    pub(crate) number: u64,
 }
 
 impl Item {
@@ -258,6 +259,14 @@ where
         self.scope.counts_as_repeated(1);
     }
 
+    /// A large one is about to be moved.
+    fn tell_start(&self, item: &Item, source: impl FnOnce(&Item) -> String) {
+        if let Some(size_bytes) = item.size_bytes.filter(|_| item.is_large()) {
+            let source = source(item);
+            self.flow().events().emit(|| Event::ObjectStarted { source, size_bytes });
+        }
+    }
+
     /// An object went the long way.
     fn settled(&self, item: Item, source: impl FnOnce(&Item) -> String, outcome: Result<Report>) {
         match outcome {
@@ -396,6 +405,8 @@ where
         }
     }
 }
+
+pub(crate) use across::{Place, copy};
 
 /// Uploads every item's file into `bucket`.
 pub(crate) use up::upload;

@@ -14,7 +14,7 @@ use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
-use crate::options::{Encryption, UploadOptions, Verify};
+use crate::options::{ContentHeaders, Encryption, UploadOptions, Verify};
 use crate::progress::Operation;
 use crate::schedule::Admission;
 use crate::upload;
@@ -85,9 +85,15 @@ where
         let _turn = self.job.long_way().await;
         let url = S3Url::of(&self.bucket, item.key.as_str());
         let window = self.job.window().clone();
-        let own = item.content_type.is_some() || !item.metadata.is_empty();
+        self.job.tell_start(&item, source);
+        let own = item.content_type.is_some()
+            || !item.metadata.is_empty()
+            || !self.options.command.is_empty();
         let moved = if own {
             let mut options = (*self.options).clone();
+            if !options.command.is_empty() {
+                options.command.extend([item.file.clone().into(), url.to_string().into()]);
+            }
             options.content_type = item.content_type.clone().or(options.content_type);
             options.metadata.extend(item.metadata.clone());
             upload::run(&self.engine, &item.file, &url, &options, window).await
@@ -164,6 +170,8 @@ where
 fn is_plain(options: &UploadOptions) -> bool {
     options.storage_class.is_none()
         && options.metadata.is_empty()
+        && options.tags.is_empty()
+        && options.headers == ContentHeaders::default()
         && !options.if_none_match
         && matches!(options.encryption, Encryption::BucketDefault)
         && options.verify != Verify::Require

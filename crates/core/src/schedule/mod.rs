@@ -12,11 +12,13 @@ mod pace;
 mod retry;
 mod run;
 mod scope;
+mod turns;
 mod window;
 
 pub(crate) use hedge::{First, hedged};
 pub(crate) use lanes::{LaneId, Lanes};
-pub(crate) use retry::Retry;
+pub(crate) use retry::{Attempts, Retry};
 pub(crate) use run::{Cost, STOP_GRACE, run_ordered, run_parts};
 pub(crate) use scope::RetryScope;
+pub(crate) use turns::Turns;
 pub(crate) use window::{Admission, Bounds, Memory, Window, is_near};

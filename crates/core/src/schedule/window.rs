@@ -247,6 +247,11 @@ impl Window {
         at.is_some_and(|at| at.elapsed() < CALM)
     }
 
+    /// The whole budget, bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        u64::from(self.0.memory_units) * MEMORY_UNIT_BYTES
+    }
+
     /// Parts that may be in flight now.
     pub(crate) fn limit(&self) -> usize {
         self.state().controller.limit()

@@ -27,13 +27,28 @@ use super::place::Asked;
 
 /// The longest answer that is read: a full page of a listing, 1,000 keys of 1,024 bytes of which
 /// each may be written as three.
-const MAX_ANSWER_BYTES: usize = 4 << 20;
+pub(super) const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// How an answer to the completion ends. An error counts: it is one, and the SDK reads which.
-const ENDS: [&[u8]; 3] = [b"CompleteMultipartUploadResult>", b"Error>", b"Error/>"];
+/// Requests whose answer a store may begin before it knows the end.
+const SLOW: [&str; 3] = ["CompleteMultipartUpload", "CopyObject", "UploadPartCopy"];
+
+/// How an answer to one of them ends. An error counts: it is one, and the SDK reads which.
+const ENDS: [&[u8]; 5] = [
+    b"CompleteMultipartUploadResult>",
+    b"CopyObjectResult>",
+    b"CopyPartResult>",
+    b"Error>",
+    b"Error/>",
+];
 
 /// The longest of [`ENDS`].
 const END_BYTES: usize = ENDS[0].len();
+
+/// What an answer to the deletion of many is called, at its begin and at its end.
+const DELETED: &[u8] = b"DeleteResult";
+
+/// Within so many bytes an answer says what it is, declaration and all.
+const HEAD_BYTES: usize = 512;
 
 /// Stands between the connection and the SDK in every request.
 #[derive(Debug)]
@@ -62,7 +77,7 @@ impl Intercept for Answers {
         let asked = Asked::of(context.request(), settings);
         settings.interceptor_state().store_put(asked);
         let operation = settings.load::<Metadata>().map_or("", Metadata::name);
-        if matches!(operation, "PutObject" | "GetObject") {
+        if matches!(operation, "PutObject" | "GetObject" | "ListObjectsV2") {
             self.patterns.learn(context.request(), settings);
         }
         Ok(())
@@ -84,20 +99,38 @@ impl Intercept for Answers {
             return Ok(());
         }
         let body = response.take_body();
-        *response.body_mut() = if operation == "CompleteMultipartUpload" && is_success {
-            SdkBody::from_body_1_x(Limited::new(Whole::new(body), MAX_ANSWER_BYTES))
-        } else {
-            SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER_BYTES))
+        let whole = match operation {
+            slow if SLOW.contains(&slow) && is_success => Some(Expected::Slow),
+            "DeleteObjects" if is_success => Some(Expected::Deletion),
+            _ => None,
+        };
+        *response.body_mut() = match whole {
+            Some(what) => {
+                SdkBody::from_body_1_x(Limited::new(Whole::new(body, what), MAX_ANSWER_BYTES))
+            }
+            None => SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER_BYTES)),
         };
         Ok(())
     }
 }
 
-/// The answer to a completion, without the blanks that a store sends while it is at work, which an
-/// XML declaration must not follow; an error if it ends before its end.
+/// What an answer that has to be whole is of.
+#[derive(Debug, Clone, Copy)]
+enum Expected {
+    /// Of one of [`SLOW`].
+    Slow,
+    /// Cut short, it would tell of fewer failures than there are.
+    Deletion,
+}
+
+/// Such an answer, without the blanks that a store sends while it is at work, which an XML declaration
+/// must not follow; an error if it ends before its end.
 struct Whole {
     answer: SdkBody,
-    has_begun: bool,
+    what: Expected,
+    /// The first bytes, [`HEAD_BYTES`] at most.
+    head: Vec<u8>,
+    len_bytes: usize,
     /// The last bytes that are no blanks.
     tail: Vec<u8>,
 }
@@ -107,11 +140,28 @@ struct Whole {
 struct CutShort;
 
 impl Whole {
-    fn new(answer: SdkBody) -> Self {
-        Self { answer, has_begun: false, tail: Vec::new() }
+    fn new(answer: SdkBody, what: Expected) -> Self {
+        Self { answer, what, head: Vec::new(), len_bytes: 0, tail: Vec::new() }
+    }
+
+    fn is_whole(&self) -> bool {
+        let ends_with = |end: &[u8]| self.tail.ends_with(end);
+        match self.what {
+            Expected::Slow => ENDS.iter().any(|end| ends_with(end)),
+            Expected::Deletion => {
+                let is_one = self.head.windows(DELETED.len()).any(|window| window == DELETED);
+                // One that tells of nothing may be a single element, with its name space in it.
+                let is_empty = self.len_bytes == self.head.len() && ends_with(b"/>");
+                // What is no such answer is the SDK's to refuse.
+                !is_one || is_empty || ends_with(b"/DeleteResult>")
+            }
+        }
     }
 
     fn remember(&mut self, bytes: &[u8]) {
+        self.len_bytes += bytes.len();
+        let missing = HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
         let ink = bytes.iter().rev().filter(|byte| !byte.is_ascii_whitespace());
         let latest: Vec<u8> = ink.take(END_BYTES).copied().collect();
         self.tail.extend(latest.iter().rev());
@@ -129,14 +179,12 @@ impl Body for Whole {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.answer).poll_frame(context)) else {
-                let is_whole = ENDS.iter().any(|end| self.tail.ends_with(end));
-                return Poll::Ready((!is_whole).then(|| Err(CutShort.into())));
+                return Poll::Ready((!self.is_whole()).then(|| Err(CutShort.into())));
             };
             // Trailers say nothing here.
             let Ok(mut bytes) = frame?.into_data() else { continue };
-            if !self.has_begun {
+            if self.len_bytes == 0 {
                 bytes = bytes.slice_ref(bytes.trim_ascii_start());
-                self.has_begun = !bytes.is_empty();
             }
             if !bytes.is_empty() {
                 self.remember(&bytes);
@@ -152,14 +200,18 @@ mod tests {
 
     use super::*;
 
-    /// What is read of an answer that comes in these pieces.
+    /// What is read of an answer to a completion that comes in these pieces.
     fn read(pieces: &[&'static str]) -> Option<String> {
+        read_as(Expected::Slow, pieces)
+    }
+
+    fn read_as(what: Expected, pieces: &[&'static str]) -> Option<String> {
         let frames: Vec<Result<_, BoxError>> = pieces
             .iter()
             .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))))
             .collect();
         let body = SdkBody::from_body_1_x(StreamBody::new(futures::stream::iter(frames)));
-        let read = futures::executor::block_on(Whole::new(body).collect()).ok()?;
+        let read = futures::executor::block_on(Whole::new(body, what).collect()).ok()?;
         String::from_utf8(read.to_bytes().into()).ok()
     }
 
@@ -174,6 +226,30 @@ mod tests {
         for cut in ["", "  ", "<CompleteMultipartUploadResult><ETag>\"e", &whole[..whole.len() - 1]]
         {
             assert_eq!(read(&[cut]), None, "{cut}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_deletion_is_whole_or_none() {
+        let read = |pieces: &[&'static str]| read_as(Expected::Deletion, pieces);
+        for whole in [
+            "<DeleteResult/>",
+            "<?xml version=\"1.0\"?>\n<DeleteResult xmlns=\"http://s3.amazonaws.com/x/\"/>\n",
+            "<DeleteResult><Error><Key>a</Key></Error></DeleteResult>",
+            // Whatever else it is, it is no such answer.
+            "<Error><Code>SlowDown</Code></Error>",
+            "",
+        ] {
+            assert_eq!(read(&[whole]).as_deref(), Some(whole));
+        }
+        let long: &'static str = Box::leak("<a/>".repeat(HEAD_BYTES).into_boxed_str());
+        for cut in [
+            &["<DeleteResult>"][..],
+            &["<DeleteResult><Error><Key>a</Key></Error>"],
+            &["<Delete", "Result><Error><Key>a</Key></Err"],
+            &["<DeleteResult>", long],
+        ] {
+            assert_eq!(read(cut), None, "{cut:?}");
         }
     }
 }

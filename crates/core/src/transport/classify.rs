@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::connect;
@@ -61,6 +62,30 @@ where
             Some(error) => error.caused_by(failure),
             None => make(ErrorKind::InvalidInput, root_cause(&failure)).caused_by(failure),
         },
+    }
+}
+
+/// What a code means that a store gives for one of many keys, inside a success.
+pub(super) fn of_key(
+    operation: &'static str,
+    target: &str,
+    code: Option<&str>,
+    message: Option<&str>,
+) -> Error {
+    // The status that such a refusal has by itself.
+    let status = match code.unwrap_or_default() {
+        "AccessDenied" | "AllAccessDisabled" => 403,
+        "MethodNotAllowed" => 405,
+        "NotImplemented" => 501,
+        _ => 400,
+    };
+    let known = status.try_into().map(|status| HttpResponse::new(status, SdkBody::empty()));
+    match known {
+        Ok(response) => {
+            Answer { response: &response, status, code, message }.explain(operation, target)
+        }
+        // These are statuses.
+        Err(_) => Error::new(ErrorKind::Rejected, operation, target, code.unwrap_or_default()),
     }
 }
 
@@ -394,7 +419,6 @@ fn is_elsewhere(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;

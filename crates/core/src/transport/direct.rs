@@ -1,4 +1,4 @@
-//! Whole small objects in one request each, past the SDK.
+//! Whole small objects in one request each, and pages of listings, past the SDK.
 //!
 //! The SDK takes longer to make a request than this machine takes to send 16 KiB: it resolves the
 //! endpoint by rules, chooses how to sign, and carries a bag of settings through thirty hooks. For a
@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -30,11 +31,15 @@ use http::header::{
     USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use sha2::{Digest as _, Sha256};
 
+use super::answer::MAX_ANSWER_BYTES;
 use super::body::{Watch, framed};
+use super::calls::ListPage;
 use super::connect::{Client, WatchedBody};
 use super::credentials::Keys;
+use super::page;
 use super::place::signed_scope;
 use crate::flow::Flow;
 use crate::integrity::{Algorithm, Digest};
@@ -48,6 +53,9 @@ const MODE: HeaderName = HeaderName::from_static("x-amz-checksum-mode");
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 /// The SHA-256 of no bytes, for requests that have none.
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// After so many pages in a row that were asked for in vain, none is any more: then it is not the pages.
+const LISTS_IN_VAIN: u32 = 4;
 
 /// Why an object did not go this way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +89,10 @@ impl Patterns {
     /// Looks at a request that the SDK is about to send.
     pub(super) fn learn(&self, request: &HttpRequest, settings: &ConfigBag) {
         let params = settings.load::<EndpointResolverParams>().and_then(|any| any.get::<Params>());
-        let Some((bucket, key)) = params.and_then(|it| Some((it.bucket()?, it.key()?))) else {
+        // A listing has no key.
+        let Some((bucket, key)) =
+            params.and_then(|it| Some((it.bucket()?, it.key().unwrap_or_default())))
+        else {
             return;
         };
         if self.of(bucket).is_some() {
@@ -103,7 +114,12 @@ impl Pattern {
         let uri: Uri = request.uri().parse().ok()?;
         let authority = uri.authority()?;
         let encoded = encode(key);
-        let prefix = uri.path().strip_suffix(encoded.as_str())?.strip_suffix('/')?;
+        let path = uri.path().strip_suffix(encoded.as_str())?;
+        let prefix = match path.strip_suffix('/') {
+            Some(prefix) => prefix,
+            None if key.is_empty() => path,
+            None => return None,
+        };
         let headers = request.headers();
         // Express buckets sign with keys of a session.
         if headers.get("x-amz-s3session-token").is_some() || authority.as_str().contains('@') {
@@ -137,6 +153,7 @@ pub(crate) struct Direct {
     patterns: Patterns,
     signer: Arc<Mutex<Signer>>,
     stall_timeout: Duration,
+    lists_in_vain: Arc<AtomicU32>,
 }
 
 impl Direct {
@@ -146,7 +163,8 @@ impl Direct {
         patterns: Patterns,
         stall_timeout: Duration,
     ) -> Self {
-        Self { http, keys, patterns, signer: Arc::default(), stall_timeout }
+        let (signer, lists_in_vain) = <(Arc<_>, Arc<_>)>::default();
+        Self { http, keys, patterns, signer, stall_timeout, lists_in_vain }
     }
 
     /// Whether it is known what requests to `bucket` look like.
@@ -208,12 +226,39 @@ impl Direct {
         tokio::time::timeout(self.stall_timeout, answer).await.map_err(|_| Detour::Failed)?
     }
 
+    /// One page of a listing; `query` has its parameters as [`canonical_query`] writes them.
+    pub(super) async fn list(&self, bucket: &str, query: &str) -> Result<ListPage, Detour> {
+        if self.lists_in_vain.load(Ordering::Relaxed) >= LISTS_IN_VAIN {
+            return Err(Detour::Unknown);
+        }
+        let page = tokio::time::timeout(self.stall_timeout, self.page(bucket, query)).await;
+        let page = page.map_err(|_| Detour::Failed)?;
+        match page {
+            Ok(_) => self.lists_in_vain.store(0, Ordering::Relaxed),
+            Err(Detour::Failed) => _ = self.lists_in_vain.fetch_add(1, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        page
+    }
+
+    async fn page(&self, bucket: &str, query: &str) -> Result<ListPage, Detour> {
+        let pattern = self.patterns.of(bucket).ok_or(Detour::Unknown)?;
+        let path = format!("{}/", pattern.prefix);
+        let headers = HeaderMap::with_capacity(8);
+        let resource = (path.as_str(), query);
+        let answer =
+            self.send_to(&pattern, Method::GET, resource, headers, SdkBody::empty(), None).await?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|_| Detour::Failed)?.to_bytes();
+        page::parse(&body).ok_or(Detour::Failed)
+    }
+
     async fn send(
         &self,
         method: Method,
         bucket: &str,
         key: &str,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: SdkBody,
         watch: Option<&Watch>,
     ) -> Result<Response<WatchedBody>, Detour> {
@@ -223,6 +268,19 @@ impl Direct {
         if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(Detour::Unknown);
         }
+        self.send_to(&pattern, method, (&path, ""), headers, body, watch).await
+    }
+
+    /// `resource` is the path and the query.
+    async fn send_to(
+        &self,
+        pattern: &Pattern,
+        method: Method,
+        resource: (&str, &str),
+        mut headers: HeaderMap,
+        body: SdkBody,
+        watch: Option<&Watch>,
+    ) -> Result<Response<WatchedBody>, Detour> {
         headers.insert(HOST, pattern.host.clone());
         if let Some(agent) = &pattern.user_agent {
             headers.insert(USER_AGENT, agent.clone());
@@ -231,10 +289,12 @@ impl Direct {
             let keys = self.keys.as_ref().ok_or(Detour::Unknown)?;
             let keys = keys.provide_credentials().await.map_err(|_| Detour::Failed)?;
             let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
-            signer.sign(&keys, region, &method, &path, &mut headers)?;
+            signer.sign(&keys, region, &method, resource, &mut headers)?;
         }
-        let uri =
-            format!("{}{path}", pattern.origin).parse::<Uri>().map_err(|_| Detour::Unknown)?;
+        let (path, query) = resource;
+        let mark = if query.is_empty() { "" } else { "?" };
+        let uri = format!("{}{path}{mark}{query}", pattern.origin);
+        let uri = uri.parse::<Uri>().map_err(|_| Detour::Unknown)?;
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
@@ -287,7 +347,23 @@ fn encode(key: &str) -> String {
     encoded
 }
 
-/// Signature Version 4 in a header, of requests without a query and with unsigned payloads. Keeps the
+/// Parameters as a signature wants them, which is also how they are sent: sorted by their names, all
+/// but the unreserved characters as `%XX`.
+pub(super) fn canonical_query(parameters: &mut [(&str, &str)]) -> String {
+    parameters.sort_unstable();
+    let mut query = String::with_capacity(256);
+    for (name, value) in parameters {
+        if !query.is_empty() {
+            query.push('&');
+        }
+        query.push_str(name);
+        query.push('=');
+        query.push_str(&encode(value).replace('/', "%2F"));
+    }
+    query
+}
+
+/// Signature Version 4 in a header, of requests with unsigned payloads. Keeps the
 /// key of the day, which is four of the six hashes.
 #[derive(Default)]
 struct Signer {
@@ -308,7 +384,7 @@ impl Signer {
         keys: &Credentials,
         region: &str,
         method: &Method,
-        path: &str,
+        (path, query): (&str, &str),
         headers: &mut HeaderMap,
     ) -> Result<(), Detour> {
         let date = self.date()?;
@@ -331,7 +407,7 @@ impl Signer {
         signed.sort_unstable_by_key(|(name, _)| *name);
         let mut canonical = Sha256::new();
         let mut names = String::with_capacity(128);
-        for part in [method.as_str(), "\n", path, "\n\n"] {
+        for part in [method.as_str(), "\n", path, "\n", query, "\n"] {
             canonical.update(part);
         }
         for (name, value) in &signed {
@@ -418,6 +494,14 @@ mod tests {
         assert_eq!(hex(&[0, 255, 16]), "00ff10");
     }
 
+    #[test]
+    fn parameters_are_sorted_and_encoded() {
+        let mut parameters = [("prefix", "a/b c"), ("list-type", "2"), ("delimiter", "/")];
+        let query = canonical_query(&mut parameters);
+        assert_eq!(query, "delimiter=%2F&list-type=2&prefix=a%2Fb%20c");
+        assert_eq!(canonical_query(&mut []), "");
+    }
+
     /// RFC 4231, test case 2.
     #[test]
     fn the_mac_is_the_standards() {
@@ -430,7 +514,7 @@ mod tests {
         let keys = Credentials::new("AccessOfATest", "SecretOfATest", None, None, "a test");
         let mut signer = Signer::default();
         let mut headers = HeaderMap::new();
-        signer.sign(&keys, "eu-west-3", &Method::GET, "/b/k", &mut headers).expect("signed");
+        signer.sign(&keys, "eu-west-3", &Method::GET, ("/b/k", ""), &mut headers).expect("signed");
         assert!(!format!("{signer:?} {headers:?}").contains("OfATest"));
         let date = headers[DATE].to_str().expect("text");
         assert!(date.len() == 16 && date.ends_with('Z'), "{date}");

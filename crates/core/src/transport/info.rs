@@ -7,6 +7,7 @@ use aws_sdk_s3::operation::get_object_attributes::GetObjectAttributesOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
 use crate::integrity::{Algorithm, Checksum, ChecksumType, Md5ETag};
+use crate::options::ContentHeaders;
 
 /// No upload has more parts (Amazon S3 User Guide, "Multipart upload limits").
 pub(super) const MAX_PARTS: u32 = 10_000;
@@ -35,14 +36,20 @@ pub struct ObjectInfo {
     pub content_type: Option<String>,
     /// Its storage class; unset means `STANDARD`.
     pub storage_class: Option<String>,
+    /// What else describes the content.
+    pub headers: ContentHeaders,
     /// User metadata.
     pub metadata: BTreeMap<String, String>,
+    /// How many tags it has, where the store says so: only to who may read them.
+    pub tag_count: Option<u32>,
     /// The checksums the store recorded, as far as this crate knows their algorithms.
     pub checksums: Vec<Checksum>,
     /// The type the store declared for them, if it did.
     pub checksum_type: Option<ChecksumType>,
     /// `aws:kms`, `AES256` and so on, or `SSE-C` for a customer's key.
     pub encryption: Option<String>,
+    /// The key in KMS that it is encrypted with.
+    pub kms_key_id: Option<String>,
 }
 
 impl ObjectInfo {
@@ -68,6 +75,15 @@ impl ObjectInfo {
             last_modified: head.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
             content_type: head.content_type().map(str::to_owned),
             storage_class: head.storage_class().map(|class| class.as_str().to_owned()),
+            headers: ContentHeaders {
+                cache_control: head.cache_control().map(str::to_owned),
+                content_disposition: head.content_disposition().map(str::to_owned),
+                content_encoding: head.content_encoding().map(str::to_owned),
+                content_language: head.content_language().map(str::to_owned),
+                expires: head.expires_string().map(str::to_owned),
+            },
+            tag_count: head.tag_count().and_then(|count| u32::try_from(count).ok()),
+            kms_key_id: head.ssekms_key_id().map(str::to_owned),
             metadata: head.metadata().into_iter().flatten().map(owned).collect(),
             checksums: parse_all(&values, declared),
             checksum_type: declared,
@@ -77,7 +93,7 @@ impl ObjectInfo {
 
     /// How many parts it was uploaded in, as far as the `ETag` tells: S3 and most stores end it in
     /// `-N`. An opaque one may end so by chance, hence never more than a hint.
-    pub(crate) fn parts(&self) -> Option<u32> {
+    pub fn parts(&self) -> Option<u32> {
         let etag = self.etag.as_deref()?.trim_matches('"');
         let count = etag.rsplit_once('-')?.1.parse().ok()?;
         (1..=MAX_PARTS).contains(&count).then_some(count)

@@ -18,6 +18,7 @@ pub(crate) mod connect;
 mod credentials;
 mod direct;
 mod info;
+mod page;
 mod place;
 mod restore;
 mod shared_config;
@@ -37,9 +38,12 @@ use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
 
+pub use calls::ObjectVersion;
 pub(crate) use calls::{
-    Calls, ListedPart, ListedUpload, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
+    Calls, Directives, LIST, ListPage, ListQuery, ListedObject, ListedPart, ListedUpload,
+    PageStart, Pages, PartReceipt, Payload, Pin, Receipt, TOKEN_NAME,
 };
+pub(crate) use calls::{DELETE, DeleteSum, LIST_VERSIONS, Marker, Named, Refusal};
 pub(crate) use direct::{Detour, Direct};
 pub use info::ObjectInfo;
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use super::multipart::Begun;
+use super::assembly::{Assembly, Begun};
 use super::{OPERATION, Upload, sum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::Digest;
@@ -73,7 +73,7 @@ impl Upload<'_> {
             let etag = claim.etag.clone().unwrap_or_default();
             Some((plan.part(*number)?, claim.digest, etag))
         });
-        let parts = match self.list_parts(&begun.upload_id).await {
+        let parts = match self.assembly.list_parts(&begun.upload_id).await {
             Ok(parts) => parts,
             Err(error) if may_do_without(&error) => {
                 let mut checked = Checked {
@@ -124,24 +124,10 @@ impl Upload<'_> {
         receipts: Vec<PartReceipt>,
         error: Error,
     ) -> Result<Vec<PartReceipt>> {
-        let parts = self.list_parts(&begun.upload_id).await.map_err(|unlisted| {
-            error.advise(format!(
-                "which ones the store has could not be found out ({})",
-                unlisted.detail()
-            ))
-        })?;
-        let (mut good, mut missing) = (Vec::new(), Vec::new());
-        for receipt in receipts {
-            let Some(part) = plan.part(receipt.number) else { continue };
-            match parts.get(&part.number) {
-                Some(there) if there.is(part, receipt.digest, Some(&receipt.etag)) => {
-                    good.push(there.receipt(receipt.digest));
-                }
-                _ => missing.push(part),
-            }
-        }
+        let part = |number| plan.part(number);
+        let (mut good, missing) = self.assembly.as_listed(begun, part, receipts, error).await?;
         let (again, listed) = (missing.into_iter(), Listed::default());
-        good.extend(self.send_parts(begun, again, &listed, &self.options.cancel).await?);
+        good.extend(self.send_parts(begun, again, &listed, &self.assembly.options.cancel).await?);
         good.sort_unstable_by_key(|receipt| receipt.number);
         Ok(good)
     }
@@ -155,10 +141,10 @@ impl Upload<'_> {
         let mut receipts = Vec::new();
         for part in plan.parts() {
             let recorded = begun.claims.get(&part.number).and_then(|claim| claim.digest);
-            let digest = match (recorded, self.algorithm) {
-                (None, Some(algorithm)) => {
-                    Some(sum(&self.source.content(part)?, algorithm, self.scope.flow()).await?)
-                }
+            let digest = match (recorded, self.assembly.algorithm) {
+                (None, Some(algorithm)) => Some(
+                    sum(&self.source.content(part)?, algorithm, self.assembly.scope.flow()).await?,
+                ),
                 (recorded, _) => recorded,
             };
             receipts.push(PartReceipt { number: part.number, etag: String::new(), digest });
@@ -166,7 +152,45 @@ impl Upload<'_> {
         Ok(receipts)
     }
 
-    async fn list_parts(&self, upload_id: &str) -> Result<HashMap<u32, ListedPart>> {
+    fn keep(&self, part: Part) {
+        self.assembly.options.events.emit(|| kept(part));
+        self.kept_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
+        self.acknowledged_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Assembly<'_> {
+    /// Holds what was acknowledged against the store's list of parts, for a completion that it refused
+    /// with `error`: receipts under the `ETag`s they have by now, and the parts that are not there as they
+    /// were sent. `part` knows them by their number.
+    pub(crate) async fn as_listed(
+        &self,
+        begun: &Begun,
+        part: impl Fn(u32) -> Option<Part>,
+        receipts: Vec<PartReceipt>,
+        error: Error,
+    ) -> Result<(Vec<PartReceipt>, Vec<Part>)> {
+        let parts = self.list_parts(&begun.upload_id).await.map_err(|unlisted| {
+            error.advise(format!(
+                "which ones the store has could not be found out ({})",
+                unlisted.detail()
+            ))
+        })?;
+        let (mut good, mut missing) = (Vec::new(), Vec::new());
+        for receipt in receipts {
+            let Some(part) = part(receipt.number) else { continue };
+            match parts.get(&part.number) {
+                Some(there) if there.is(part, receipt.digest, Some(&receipt.etag)) => {
+                    good.push(there.receipt(receipt.digest));
+                }
+                _ => missing.push(part),
+            }
+        }
+        Ok((good, missing))
+    }
+
+    /// The parts of an upload, as the store lists them.
+    pub(crate) async fn list_parts(&self, upload_id: &str) -> Result<HashMap<u32, ListedPart>> {
         let key = self.options.encryption.customer_key();
         let (mut parts, mut after) = (HashMap::new(), 0);
         loop {
@@ -179,12 +203,6 @@ impl Upload<'_> {
                 None => return Ok(parts),
             }
         }
-    }
-
-    fn keep(&self, part: Part) {
-        self.options.events.emit(|| kept(part));
-        self.kept_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
-        self.acknowledged_bytes.fetch_add(part.len_bytes, Ordering::Relaxed);
     }
 }
 

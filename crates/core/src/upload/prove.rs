@@ -1,32 +1,34 @@
 //! The end of an upload: what was computed here against what the store says it has.
 
-use super::{OPERATION, Outcome, Upload};
+use super::assembly::{Assembly, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{
     Algorithm, Checksum, ChecksumType, Md5ETag, Mismatch, Verified, combine_all, compare,
     compare_md5,
 };
 use crate::options::Verify;
-use crate::plan::Plan;
 use crate::progress::Event;
 use crate::transport::{PartReceipt, Receipt};
 
 /// What was computed here over the object's bytes, in every form a store may answer with.
 #[derive(Default)]
-pub(super) struct Computed {
-    pub(super) full_object: Option<Checksum>,
-    pub(super) composite: Option<Checksum>,
-    pub(super) md5: Option<Md5ETag>,
+pub(crate) struct Computed {
+    pub(crate) full_object: Option<Checksum>,
+    pub(crate) composite: Option<Checksum>,
+    pub(crate) md5: Option<Md5ETag>,
 }
 
 impl Computed {
     /// Every form of the whole object's checksum that the parts' digests give.
-    pub(super) fn of_parts(plan: &Plan, parts: &[PartReceipt]) -> Self {
+    /// `lens` are the parts' lengths in bytes.
+    pub(crate) fn of_parts(
+        lens: impl ExactSizeIterator<Item = u64>,
+        parts: &[PartReceipt],
+    ) -> Self {
         let digests = parts.iter().map(|part| part.digest).collect::<Option<Vec<_>>>();
-        let Some(digests) = digests.filter(|all| all.len() == plan.part_count() as usize) else {
+        let Some(digests) = digests.filter(|all| all.len() == lens.len()) else {
             return Self::default();
         };
-        let lens = plan.parts().map(|part| part.len_bytes);
         Self {
             full_object: combine_all(digests.iter().copied().zip(lens)).map(Checksum::full_object),
             composite: Checksum::composite(&digests),
@@ -52,9 +54,9 @@ impl Computed {
     }
 }
 
-impl Upload<'_> {
+impl Assembly<'_> {
     /// Holds what was computed here against what the store says it has.
-    pub(super) async fn prove(mut self, receipt: Receipt, computed: &Computed) -> Result<Outcome> {
+    pub(crate) async fn prove(&mut self, receipt: Receipt, computed: &Computed) -> Result<Outcome> {
         let mut verified = Verified::Unverified;
         let mut checksum = computed.full_object.or(computed.composite);
         if self.options.verify != Verify::Off {
@@ -69,7 +71,7 @@ impl Upload<'_> {
                 if self.options.verify == Verify::Require {
                     return Err(Error::new(
                         ErrorKind::Integrity,
-                        OPERATION,
+                        self.operation,
                         self.url.to_string(),
                         format!("stored, but unverified: {why}"),
                     )
@@ -78,7 +80,9 @@ impl Upload<'_> {
                 self.warn(format!("unverified: {why}"));
             }
         }
-        Ok(Outcome { receipt, verified, checksum, warnings: self.warnings })
+        let told = self.record_warnings.all().into_iter();
+        let warnings = told.chain(std::mem::take(&mut self.warnings)).collect();
+        Ok(Outcome { receipt, verified, checksum, warnings })
     }
 
     async fn compare(
@@ -89,7 +93,7 @@ impl Upload<'_> {
     ) -> Result<(Verified, Option<Checksum>)> {
         let mismatched = |mismatch: Mismatch| {
             mismatch
-                .into_error(OPERATION, self.url.to_string())
+                .into_error(self.operation, self.url.to_string())
                 .context("the store holds other bytes than were sent")
                 .advise("upload it again; if it happens again, the store or a proxy damages data")
         };

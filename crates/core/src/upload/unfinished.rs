@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::multipart::Begun;
+use super::assembly::{Assembly, Begun};
 use super::prove::Computed;
 use super::{OPERATION, Upload};
 use crate::engine::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::ChecksumSupport;
-use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Transfer};
+use crate::manifest::{Attributes, Difference, Manifest, Side, SourceState, Text, Transfer};
 use crate::options::{ChecksumChoice, Encryption, Resume};
 use crate::plan::{self, Plan};
 use crate::record::{self, Opening, Recorder, texts, unix_now};
@@ -36,13 +36,13 @@ impl Upload<'_> {
     pub(super) async fn plan(&mut self) -> Result<Plan> {
         let size_bytes = self.source.size_bytes();
         let cut = |asked| {
-            plan::upload(size_bytes, asked, &self.profile)
-                .map_err(|error| error.into_error(OPERATION, self.url.to_string()))
+            plan::upload(size_bytes, asked, &self.assembly.profile)
+                .map_err(|error| error.into_error(OPERATION, self.assembly.url.to_string()))
         };
-        let plan = cut(self.options.part_size_bytes)?;
-        let Some(folder) = self.engine.manifest_folder() else { return Ok(plan) };
+        let plan = cut(self.assembly.options.part_size_bytes)?;
+        let Some(folder) = self.assembly.engine.manifest_folder() else { return Ok(plan) };
         let transfer = self.transfer(&plan)?;
-        let (bucket, key) = (self.url.bucket(), self.url.key());
+        let (bucket, key) = (self.assembly.url.bucket(), self.assembly.url.key());
         let endpoint = transfer.endpoint_url.as_deref().unwrap_or_default();
         let place = [
             endpoint.as_bytes(),
@@ -59,20 +59,20 @@ impl Upload<'_> {
         let _ = record::make_folder(folder);
         let opening = Opening {
             operation: OPERATION,
-            target: self.url.to_string(),
+            target: self.assembly.url.to_string(),
             path,
-            resume: self.options.resume,
-            warnings: self.record_warnings.clone(),
+            resume: self.assembly.options.resume,
+            warnings: self.assembly.record_warnings.clone(),
         };
         let to_open = opening.clone();
         let (recorder, found) = blocking(OPERATION, move || Recorder::open(&to_open)).await?;
-        self.recorder = recorder;
+        self.assembly.recorder = recorder;
         let Some(found) = found else { return Ok(self.begin_record(plan, &transfer)) };
-        if self.options.resume == Resume::StartOver {
-            self.give_up_earlier(found).await?;
+        if self.assembly.options.resume == Resume::StartOver {
+            self.assembly.give_up_earlier(found).await?;
             return Ok(self.begin_record(plan, &transfer));
         }
-        let asked = self.options.part_size_bytes;
+        let asked = self.assembly.options.part_size_bytes;
         if let Some(difference) = found.transfer.difference(&transfer) {
             return Err(opening.refusal(difference));
         }
@@ -83,7 +83,7 @@ impl Upload<'_> {
         let plan = cut(Some(found.transfer.part_size_bytes))?;
         if found.upload_id.is_some() {
             self.take_up_checksum(&found).map_err(|other| opening.refusal(other))?;
-            self.recorder.is_taken_up();
+            self.assembly.recorder.is_taken_up();
         }
         self.unfinished = Some(found);
         Ok(plan)
@@ -92,10 +92,10 @@ impl Upload<'_> {
     /// Begins the manifest, unless there is nothing that could be resumed.
     fn begin_record(&mut self, plan: Plan, transfer: &Transfer) -> Plan {
         if plan.is_single() {
-            self.recorder.remove();
-            self.recorder = Recorder::default();
+            self.assembly.recorder.remove();
+            self.assembly.recorder = Recorder::default();
         } else {
-            self.recorder.begin(transfer);
+            self.assembly.recorder.begin(transfer);
         }
         plan
     }
@@ -105,7 +105,7 @@ impl Upload<'_> {
         let path = std::path::absolute(self.source.path())
             .map_err(|source| Error::io(OPERATION, self.source.path(), source))?;
         let (modified, inode) = self.source.state();
-        let options = self.options;
+        let options = self.assembly.options;
         let encryption = match &options.encryption {
             Encryption::BucketDefault => None,
             Encryption::S3 => Some("AES256".to_owned()),
@@ -114,9 +114,9 @@ impl Upload<'_> {
             Encryption::Customer(_) => Some("customer".to_owned()),
         };
         Ok(Transfer {
-            endpoint_url: self.engine.store().endpoint_url().map(str::to_owned),
-            bucket: self.url.bucket().to_owned(),
-            key: self.url.key().to_owned(),
+            endpoint_url: self.assembly.engine.store().endpoint_url().map(str::to_owned),
+            bucket: self.assembly.url.bucket().to_owned(),
+            key: self.assembly.url.key().to_owned(),
             path: Transfer::text_of(&path),
             size_bytes: plan.size_bytes(),
             part_size_bytes: plan.part_size_bytes(),
@@ -136,7 +136,7 @@ impl Upload<'_> {
 
     /// The upload was begun with a checksum, and its parts carry that one.
     fn take_up_checksum(&mut self, found: &Manifest) -> Result<(), Difference> {
-        let asked_for_another = match self.options.checksum {
+        let asked_for_another = match self.assembly.options.checksum {
             ChecksumChoice::Auto => false,
             ChecksumChoice::Use(algorithm) => found.checksum != Some(algorithm),
             ChecksumChoice::None => found.checksum.is_some(),
@@ -144,35 +144,16 @@ impl Upload<'_> {
         if asked_for_another {
             return Err(Difference::AskedOtherwise("checksum".into()));
         }
-        self.algorithm = found.checksum;
-        let now =
-            found.checksum.and_then(|algorithm| self.profile.multipart_checksum_type(algorithm));
-        if found.checksum_type != now && self.profile.checksums == ChecksumSupport::FullObject {
-            self.without_full_object();
+        self.assembly.algorithm = found.checksum;
+        let now = found
+            .checksum
+            .and_then(|algorithm| self.assembly.profile.multipart_checksum_type(algorithm));
+        if found.checksum_type != now
+            && self.assembly.profile.checksums == ChecksumSupport::FullObject
+        {
+            self.assembly.without_full_object();
         }
         Ok(())
-    }
-
-    /// Nothing is left of the upload that a manifest could tell of.
-    pub(super) async fn forget(&self) {
-        let recorder = self.recorder.clone();
-        let removing = move || {
-            recorder.remove();
-            Ok(())
-        };
-        // It cannot fail.
-        let _ = blocking(OPERATION, removing).await;
-    }
-
-    /// Aborts what an earlier run left, for one that starts over.
-    async fn give_up_earlier(&mut self, found: Manifest) -> Result<()> {
-        // Looked for once there is an upload whose owner and time can be compared.
-        self.open_intents_unix_s.extend(&found.open_intents_unix_s);
-        self.strays.extend_from_slice(&found.stray_upload_ids);
-        let Some(id) = found.upload_id else { return Ok(()) };
-        self.abort(&id).await.map_err(|error| {
-            error.context("the unfinished upload of an earlier run could not be aborted")
-        })
     }
 
     /// The upload is gone from the store: because an earlier run completed it and did not live to
@@ -182,17 +163,45 @@ impl Upload<'_> {
         plan: &Plan,
         begun: &Begun,
     ) -> Result<Option<(Receipt, Computed)>> {
-        let gone = Error::new(ErrorKind::NotFound, OPERATION, self.url.to_string(), "gone");
-        match self.settle(&begun.token, gone).await {
+        let gone =
+            Error::new(ErrorKind::NotFound, OPERATION, self.assembly.url.to_string(), "gone");
+        match self.assembly.settle(&begun.token, gone).await {
             Ok(receipt) => {
                 let parts = self.receipts_of_all(plan, begun).await?;
                 // Nothing was moved this time.
                 self.kept_bytes.store(plan.size_bytes(), Ordering::Relaxed);
-                Ok(Some((receipt, Computed::of_parts(plan, &parts))))
+                Ok(Some((
+                    receipt,
+                    Computed::of_parts(plan.parts().map(|part| part.len_bytes), &parts),
+                )))
             }
             Err(gone) if gone.detail() == "gone" && gone.advice().is_none() => Ok(None),
             Err(unknown) => Err(unknown),
         }
+    }
+}
+
+impl Assembly<'_> {
+    /// Nothing is left of the upload that a manifest could tell of.
+    pub(crate) async fn forget(&self) {
+        let recorder = self.recorder.clone();
+        let removing = move || {
+            recorder.remove();
+            Ok(())
+        };
+        // It cannot fail.
+        let _ = blocking(self.operation, removing).await;
+    }
+
+    /// Aborts what an earlier run left, for one that starts over.
+    pub(super) async fn give_up_earlier(&mut self, found: Manifest) -> Result<()> {
+        // Looked for once there is an upload whose owner and time can be compared.
+        self.open_intents_unix_s.extend(&found.open_intents_unix_s);
+        self.strays.extend_from_slice(&found.stray_upload_ids);
+        let Some(id) = found.upload_id else { return Ok(()) };
+        self.abort(&id).await.map_err(|error| {
+            error.context("the unfinished upload of an earlier run could not be aborted")
+        })
     }
 
     /// Requests to create an upload may have been carried out without an answer that arrived: finds
@@ -223,7 +232,7 @@ impl Upload<'_> {
 
     /// Aborts the strays that are still without a part: by now, whoever else had begun one would have
     /// sent some.
-    pub(super) async fn settle_strays(&mut self) {
+    pub(crate) async fn settle_strays(&mut self) {
         let scope = RetryScope::of_cleanup();
         for id in &std::mem::take(&mut self.strays) {
             let calls = self.engine.calls();
@@ -263,7 +272,7 @@ impl Upload<'_> {
         let Some((own, until)) = own.and_then(|own| Some((own.clone(), own.initiated?))) else {
             let detail = "the store does not list the upload that it has just begun";
             let url = self.url.to_string();
-            return Err(Error::new(ErrorKind::Unsupported, OPERATION, url, detail));
+            return Err(Error::new(ErrorKind::Unsupported, self.operation, url, detail));
         };
         let since = in_their_time(since_unix_s, own_unix_s, until);
         let mut strays = Vec::new();
@@ -302,6 +311,65 @@ impl Upload<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+impl Assembly<'_> {
+    /// What this is, for the manifest of an upload that cannot be resumed.
+    pub(crate) fn transfer(
+        &self,
+        path: &str,
+        size_bytes: u64,
+        part_size_bytes: u64,
+        side: Side,
+    ) -> Transfer {
+        Transfer {
+            endpoint_url: self.engine.store().endpoint_url().map(str::to_owned),
+            bucket: self.url.bucket().to_owned(),
+            key: self.url.key().to_owned(),
+            path: Text::from(std::ffi::OsString::from(path)),
+            size_bytes,
+            part_size_bytes,
+            side,
+            begun_unix_s: unix_now(),
+            command: texts(&self.options.command),
+        }
+    }
+
+    /// Opens the manifest of an upload that cannot be resumed, under a name that `source` tells from
+    /// others to the same key, and gives up what an earlier one left.
+    pub(crate) async fn record_for_abort(
+        &mut self,
+        source: &[u8],
+        transfer: &Transfer,
+    ) -> Result<()> {
+        let Some(folder) = self.engine.manifest_folder() else { return Ok(()) };
+        let endpoint = transfer.endpoint_url.as_deref().unwrap_or_default();
+        let key = self.url.key();
+        let place = [endpoint.as_bytes(), self.url.bucket().as_bytes(), key.as_bytes(), source];
+        // What is wrong with it is said when the manifest cannot be written.
+        let _ = record::make_folder(folder);
+        let opening = Opening {
+            operation: self.operation,
+            target: self.url.to_string(),
+            path: record::upload_path(folder, &place, key),
+            resume: match self.options.resume {
+                Resume::Off => Resume::Off,
+                Resume::Continue | Resume::StartOver => Resume::StartOver,
+            },
+            warnings: self.record_warnings.clone(),
+        };
+        let opened = blocking(self.operation, move || Recorder::open(&opening)).await?;
+        self.recorder = opened.0;
+        if let Some(found) = opened.1 {
+            self.give_up_earlier(found).await?;
+        }
+        let (recorder, transfer) = (self.recorder.clone(), transfer.clone());
+        blocking(self.operation, move || {
+            recorder.begin(&transfer);
+            Ok(())
+        })
+        .await
     }
 }
 

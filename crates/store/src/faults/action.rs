@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::script::fits;
+
 /// What becomes of a request. A rule's actions are carried out in the order of a request's life (what
 /// concerns the request, then asking the store or answering, then what concerns the response), and in the
 /// order they were given where they concern the same.
@@ -66,6 +68,9 @@ pub enum Action {
     SetQuery(Pairs),
     /// Removes parameters of the request's query before the store sees it.
     RemoveQuery(Vec<String>),
+    /// Of a `DeleteObjects`, the store refuses these keys and deletes the others: a success that tells of
+    /// failures.
+    RefuseKeys(RefuseKeys),
     /// Sets the response's status.
     SetStatus(u16),
     /// Sets headers of the response.
@@ -187,6 +192,21 @@ impl Answer {
     }
 }
 
+/// Keys of a list that are refused one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefuseKeys {
+    /// Which; with a `*` at the end, all that begin so.
+    pub keys: Vec<String>,
+    /// The code each is refused with.
+    pub code: String,
+}
+
+impl RefuseKeys {
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.keys.iter().any(|pattern| fits(pattern, key))
+    }
+}
+
 impl From<Answer> for Action {
     fn from(answer: Answer) -> Self {
         Self::Answer(answer)
@@ -245,6 +265,12 @@ impl Action {
     /// The lowest bit of a byte of the request's body is flipped.
     pub fn flip_request(byte: u64) -> Self {
         Self::Flip { body: Side::Request, byte, bit: 0 }
+    }
+
+    /// Of a `DeleteObjects`, the store refuses this key with this code, and deletes the others; with a `*` at
+    /// the end, all that begin so.
+    pub fn refuse_key(key: &str, code: &str) -> Self {
+        Self::RefuseKeys(RefuseKeys { keys: vec![key.to_owned()], code: code.to_owned() })
     }
 
     /// One header of the request never reaches the store; with a `*` at the end, all that begin so.

@@ -57,6 +57,13 @@ impl Exchange {
         if let Some(rewrite) = Rewrite::of(&self.rule) {
             parts.extensions.insert(rewrite);
         }
+        let refused = self.actions().iter().find_map(|action| match action {
+            Action::RefuseKeys(refused) => Some(refused.clone()),
+            _ => None,
+        });
+        if let Some(refused) = refused {
+            parts.extensions.insert(refused);
+        }
         let trickle = self.actions().iter().find_map(|action| match action {
             Action::Trickle { time, every } => Some((*time, *every)),
             _ => None,

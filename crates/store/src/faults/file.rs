@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::action::{Action, Pairs};
 use super::rule::{Faults, FaultsError, Match, Per, Rule, When};
 use super::values::{
-    AnswerFile, CutFile, FlipFile, Map, OneOrMany, PerFile, Span, StallFile, Time, TrickleFile,
-    pairs,
+    AnswerFile, CutFile, FlipFile, Map, OneOrMany, PerFile, RefuseKeysFile, Span, StallFile, Time,
+    TrickleFile, pairs,
 };
 
 impl Faults {
@@ -98,6 +98,7 @@ struct RuleFile {
     remove_query: Vec<String>,
     answer: Option<AnswerFile>,
     apply_late: Option<Time>,
+    refuse_keys: Option<RefuseKeysFile>,
     shift_clock_s: Option<i64>,
     set_status: Option<u16>,
     whole_checksum: bool,
@@ -159,6 +160,7 @@ impl RuleFile {
             list(self.remove_query, Action::RemoveQuery),
             self.answer.map(|answer| Action::Answer(answer.meant())),
             self.apply_late.map(|time| Action::ApplyLate(Some(time.0))),
+            self.refuse_keys.map(|refused| Action::RefuseKeys(refused.meant())),
             self.shift_clock_s.map(Action::ShiftClock),
             self.set_status.map(Action::SetStatus),
             self.whole_checksum.then_some(Action::WholeChecksum),
@@ -241,6 +243,10 @@ mod tests {
         same("remove_request_headers = [\"a*\"]", Action::RemoveRequestHeaders(name()));
         same("set_query = { a = \"b\" }", Action::SetQuery(pair()));
         same("remove_query = [\"a*\"]", Action::RemoveQuery(name()));
+        same(
+            "refuse_keys = { keys = [\"a*\"], code = \"AccessDenied\" }",
+            Action::refuse_key("a*", "AccessDenied"),
+        );
         same("set_status = 200", Action::SetStatus(200));
         same("set_headers = { a = \"b\" }", Action::SetHeaders(pair()));
         same("remove_headers = [\"a*\"]", Action::RemoveHeaders(name()));

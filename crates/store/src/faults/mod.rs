@@ -42,7 +42,7 @@ use std::time::Duration;
 use http::request::Parts;
 use tokio::sync::watch;
 
-pub use action::{Action, Answer, Edit, Pairs, Place, Side};
+pub use action::{Action, Answer, Edit, Pairs, Place, RefuseKeys, Side};
 pub use rule::{Faults, FaultsError, Match, Per, Rule, When};
 
 pub(crate) use apply::{Ended, Exchange, ReadOff};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Unexpected, Visitor};
 
-use super::action::{Action, Answer, Pairs, Place, Side};
+use super::action::{Action, Answer, Pairs, Place, RefuseKeys, Side};
 use super::rule::Per;
 
 /// Names and values.
@@ -68,6 +68,19 @@ pub(super) struct CutFile {
 impl CutFile {
     pub(super) fn meant(self) -> Result<Action, String> {
         Ok(Action::Cut { at: self.at.place("cut", self.bytes)?, reset: self.reset })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RefuseKeysFile {
+    keys: Vec<String>,
+    code: String,
+}
+
+impl RefuseKeysFile {
+    pub(super) fn meant(self) -> RefuseKeys {
+        RefuseKeys { keys: self.keys, code: self.code }
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use s3s::dto::{
     ChecksumAlgorithm, CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult,
-    CopySource, ETagCondition, MetadataDirective, UploadPartCopyInput, UploadPartCopyOutput,
+    CopySource, ETagCondition, MetadataDirective, TaggingDirective, UploadPartCopyInput,
+    UploadPartCopyOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -58,7 +59,15 @@ impl Api {
             .metadata_directive
             .as_ref()
             .is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
-        let given = attributes_of!(input, &request.headers);
+        let replaces_tags = input
+            .tagging_directive
+            .as_ref()
+            .is_some_and(|directive| directive.as_str() == TaggingDirective::REPLACE);
+        let mut given = attributes_of!(input, &request.headers);
+        // Tags have a directive of their own.
+        if !replaces_tags {
+            given.tagging = given.tagging.or_else(|| from.attributes.tagging.clone());
+        }
         let attributes = if replaces {
             given
         } else {
@@ -68,7 +77,7 @@ impl Api {
             kept.encryption = given.encryption;
             kept.kms_key_id = given.kms_key_id;
             kept.customer_key_md5 = given.customer_key_md5;
-            kept.tagging = given.tagging.or(kept.tagging);
+            kept.tagging = given.tagging;
             kept
         };
         let condition = WriteCondition {

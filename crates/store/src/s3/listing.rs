@@ -17,7 +17,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::{Api, buckets, signed, signed_count};
 use crate::etag;
-use crate::index::{Bucket, Object, Walk};
+use crate::index::{Bucket, Index, Object, Walk};
 use crate::upload::Upload;
 
 /// Entries of one page, at most.
@@ -37,7 +37,7 @@ impl Api {
         };
         let query =
             Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
-        let page = scan(&bucket, &query, &after);
+        let page = scan(&self.index, &bucket, &query, &after);
         let text = Text::new(input.encoding_type.as_ref());
         let owner = input.fetch_owner.unwrap_or(false);
         Ok(S3Response::new(ListObjectsV2Output {
@@ -66,7 +66,7 @@ impl Api {
         let query =
             Query::new(input.prefix.as_deref(), input.delimiter.as_deref(), input.max_keys)?;
         let after = After::from_marker(input.marker.as_deref(), &query);
-        let page = scan(&bucket, &query, &after);
+        let page = scan(&self.index, &bucket, &query, &after);
         let text = Text::new(input.encoding_type.as_ref());
         Ok(S3Response::new(ListObjectsOutput {
             name: Some(input.bucket),
@@ -239,7 +239,7 @@ impl After {
     }
 }
 
-fn scan(bucket: &Bucket, query: &Query, after: &After) -> Page {
+fn scan(index: &Index, bucket: &Bucket, query: &Query, after: &After) -> Page {
     let mut page = Page { objects: Vec::new(), prefixes: Vec::new(), truncated: false, next: None };
     if query.limit == 0 {
         return page;
@@ -258,7 +258,7 @@ fn scan(bucket: &Bucket, query: &Query, after: &After) -> Page {
         After::Group(group) => Some(group.as_str()),
         _ => None,
     };
-    bucket.walk(from, |key, object| {
+    index.walk(bucket, from, |key, object| {
         if !key.starts_with(&query.prefix) {
             return Walk::Stop;
         }

@@ -15,6 +15,7 @@ use super::receive::Announced;
 use super::{Api, set_checksums, signed, signed_count};
 use crate::checksum::{Algorithm, Kind, Sum};
 use crate::etag;
+use crate::faults::RefuseKeys;
 use crate::index::{WriteCondition, etag_matches, precondition_failed};
 use crate::range::{Selection, select};
 use crate::record::{FORMAT, Moment, ObjectRecord};
@@ -243,6 +244,7 @@ impl Api {
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let refused = request.extensions.get::<RefuseKeys>().cloned();
         let input = request.input;
         let bucket = self.index.bucket(&input.bucket)?;
         if input.delete.objects.is_empty() || input.delete.objects.len() > PAGE {
@@ -253,6 +255,15 @@ impl Api {
             .commit(move |index| {
                 let (mut deleted, mut errors) = (Vec::new(), Vec::new());
                 for entry in input.delete.objects {
+                    if let Some(refused) = refused.as_ref().filter(|it| it.holds(&entry.key)) {
+                        errors.push(Error {
+                            code: Some(refused.code.clone()),
+                            key: Some(entry.key),
+                            message: Some("A fault that was asked for.".to_owned()),
+                            version_id: None,
+                        });
+                        continue;
+                    }
                     let if_match = entry.e_tag.map(ETagCondition::ETag);
                     match index.delete(&bucket, &entry.key, if_match.as_ref()) {
                         Ok(()) => deleted

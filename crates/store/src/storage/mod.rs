@@ -22,6 +22,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use s3s::dto::StreamingBlob;
 
 use crate::checksum::{Algorithm, Sum};
+use crate::pretended::Pretended;
 use crate::record::{Moment, ObjectRecord, PartRecord, UploadRecord};
 
 pub(crate) use folder::Folder;
@@ -54,6 +55,11 @@ pub(crate) trait Storage: Send + Sync + 'static {
 
     /// The record of an object that was never uploaded but exists.
     fn virtual_object(&self, _key: &str) -> Option<(ObjectRecord, Content)> {
+        None
+    }
+
+    /// The objects that are listed without having been put.
+    fn pretended(&self) -> Option<&Pretended> {
         None
     }
 

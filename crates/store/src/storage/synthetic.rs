@@ -13,11 +13,22 @@ use bytes::Bytes;
 use super::{Content, Sink, Source, Storage, Target};
 use crate::checksum::{Algorithm, Kind, Sum};
 use crate::locks::lock;
+use crate::pretended::Pretended;
 use crate::record::{Attributes, FORMAT, Moment, ObjectRecord};
 use crate::synthetic;
 
 /// The synthetic backend.
-pub(crate) struct Synthetic;
+#[derive(Default)]
+pub(crate) struct Synthetic {
+    pretended: Pretended,
+}
+
+impl Synthetic {
+    /// One that lists `pretended`.
+    pub(crate) fn new(pretended: Pretended) -> Self {
+        Self { pretended }
+    }
+}
 
 /// Sizes whose checksums are remembered: more than a benchmark uses, and small.
 const KNOWN_SIZES: usize = 1024;
@@ -50,7 +61,10 @@ impl Storage for Synthetic {
     }
 
     fn virtual_object(&self, key: &str) -> Option<(ObjectRecord, Content)> {
-        let size_bytes = synthetic::size_in_key(key)?;
+        let size_bytes = match self.pretended.index_of(key) {
+            Some(_) => self.pretended.object_size_bytes,
+            None => synthetic::size_in_key(key)?,
+        };
         let checksums = virtual_sums(size_bytes);
         let record = ObjectRecord {
             format: FORMAT,
@@ -65,6 +79,10 @@ impl Storage for Synthetic {
             attributes: Attributes::default(),
         };
         Some((record, Content::Pattern))
+    }
+
+    fn pretended(&self) -> Option<&Pretended> {
+        (self.pretended.objects > 0).then_some(&self.pretended)
     }
 }
 

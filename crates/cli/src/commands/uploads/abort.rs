@@ -2,16 +2,15 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use brigade::Session;
 use brigade::limits::format_size;
-use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::{Described, Found, Now, OnStore, Upload, find, is_without_bucket, open, table};
-use crate::commands::block_on;
 use crate::commands::tally::Tally;
 use crate::commands::watch::Watch;
+use crate::commands::{ask, block_on};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::format::count;
@@ -81,19 +80,8 @@ async fn consents(found: &Found, watch: &mut Watch<'_>) -> Result<bool> {
     for line in table::lines(&found.uploads, SystemTime::now(), stdout_columns()) {
         watch.printer.line(&line);
     }
-    watch.printer.ask(&format!("Abort {}? [y/N] ", count(number as u64, "upload")));
-    let answer = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map(|_| line)
-    });
-    let answer = answer.map(|line| line?.map_err(anyhow::Error::from));
-    let answer = answer.map(|line| line.context("cannot read the answer"));
-    let answer = watch.until(answer).await;
-    if !answer.as_ref().is_ok_and(|line| line.ends_with('\n')) {
-        // The question's line is still open.
-        watch.printer.ask("\n");
-    }
-    Ok(matches!(answer?.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let question = format!("Abort {}? [y/N] ", count(number as u64, "upload"));
+    ask::consents(&question, watch).await
 }
 
 /// Aborts all but those that a process is at; gives the bytes that the stores said they had in parts.

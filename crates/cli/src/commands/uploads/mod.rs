@@ -15,7 +15,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use brigade::manifest::Side;
 use brigade::{Error, ErrorKind, S3Url, Session, Unfinished, UnfinishedUpload};
 use serde::Serialize;
 
@@ -273,17 +272,17 @@ fn find_here(selection: &Selection, session: &Session) -> Result<Found> {
         if !selection.covers(&transfer.bucket, &transfer.key) {
             continue;
         }
-        match transfer.side {
-            Side::Download { .. } => found.downloads += 1,
-            Side::Upload { .. } if transfer.endpoint_url.as_deref() != session.endpoint_url() => {
-                *found.elsewhere.entry(transfer.endpoint_url.clone()).or_default() += 1;
-            }
-            Side::Upload { .. } => found.uploads.push(Upload {
+        if !transfer.side.is_in_store() {
+            found.downloads += 1;
+        } else if transfer.endpoint_url.as_deref() == session.endpoint_url() {
+            found.uploads.push(Upload {
                 url: url(session, &transfer.bucket, &transfer.key),
                 id: here.manifest.upload_id.clone(),
                 here: Some(here),
                 on_store: OnStore::Unknown,
-            }),
+            });
+        } else {
+            *found.elsewhere.entry(transfer.endpoint_url.clone()).or_default() += 1;
         }
     }
     Ok(found)

@@ -46,12 +46,22 @@ macro_rules! checksums_of {
 }
 
 // Below the macros, which they use.
+mod copy;
+mod delete;
+mod list;
 mod read;
 mod uploads;
+mod versions;
 mod write;
 
+pub(crate) use copy::Directives;
+pub(crate) use delete::{DELETE, DeleteSum, Named, Refusal};
+pub(crate) use list::{LIST, ListPage, ListQuery, ListedObject, PageStart};
 pub(crate) use read::Pin;
+pub(in crate::transport) use uploads::decoded;
 pub(crate) use uploads::{ListedPart, ListedUpload, Pages};
+pub use versions::ObjectVersion;
+pub(crate) use versions::{LIST_VERSIONS, Marker};
 pub(crate) use write::{PartReceipt, Payload, Receipt, TOKEN_NAME};
 
 /// Clients kept for buckets that are elsewhere. More places than that are a store's mistake, and a
@@ -106,14 +116,14 @@ impl Calls {
         elsewhere.entry(place.clone()).or_insert_with(make).clone()
     }
 
-    /// Asks whether the bucket is there. Also the cheapest way to learn what a store calls itself.
-    pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<()> {
+    /// Asks whether the bucket is there, and learns its region, where the store tells it. Also the cheapest
+    /// way to learn what a store calls itself.
+    pub(crate) async fn head_bucket(&self, bucket: &str) -> Result<Option<String>> {
         const OPERATION: &str = "look at";
         let target = format!("s3://{bucket}");
         let request = self.client(bucket).head_bucket().bucket(bucket);
-        let answer =
-            async { request.send().await.map(drop).map_err(|e| classify(OPERATION, &target, e)) };
-        self.answered(OPERATION, &target, answer).await
+        let answer = async { request.send().await.map_err(|e| classify(OPERATION, &target, e)) };
+        Ok(self.answered(OPERATION, &target, answer).await?.bucket_region)
     }
 
     /// Makes a bucket in the client's region; one that this account owns already is fine.

@@ -178,7 +178,11 @@ impl Pages {
 
 /// What a failed request for a list means. A success that is no such list, under another name of its
 /// own or as a page for people, will be none the next time either.
-fn unlisted<E>(operation: &'static str, target: &str, failure: SdkError<E, HttpResponse>) -> Error
+pub(super) fn unlisted<E>(
+    operation: &'static str,
+    target: &str,
+    failure: SdkError<E, HttpResponse>,
+) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
@@ -192,7 +196,7 @@ where
 }
 
 /// Undoes the encoding of URLs, where `+` is a blank.
-fn decoded(text: &str) -> String {
+pub(in crate::transport) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {

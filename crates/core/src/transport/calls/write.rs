@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::copy_object::builders::CopyObjectFluentBuilder;
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, ServerSideEncryption, StorageClass,
 };
+use aws_smithy_types::DateTime;
 use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::date_time::Format as DateFormat;
 
+use super::copy::tagging;
 use super::{Calls, answered_within, stalled};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::file::Content;
@@ -33,7 +37,7 @@ pub(crate) const TOKEN_NAME: &str = "brigade-token";
 const UPLOAD: &str = "upload to";
 
 /// How long a store may take to put the parts together: AWS speaks of several minutes.
-const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
+pub(super) const COMPLETE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The bytes of an upload request, and what goes with them.
 #[derive(Debug, Clone)]
@@ -351,7 +355,7 @@ impl Drop for Told<'_> {
 }
 
 /// An `ETag` that says something: an empty one, quoted or not, is none.
-fn some_etag(told: Option<&str>) -> Option<&str> {
+pub(super) fn some_etag(told: Option<&str>) -> Option<&str> {
     told.filter(|etag| !etag.trim_matches('"').is_empty())
 }
 
@@ -398,14 +402,17 @@ where
     }
 }
 
-fn customer_key(options: &UploadOptions) -> Option<&CustomerKey> {
+pub(super) fn customer_key(options: &UploadOptions) -> Option<&CustomerKey> {
     match &options.encryption {
         Encryption::Customer(key) => Some(key),
         _ => None,
     }
 }
 
-fn encryption_of(customer: Option<&str>, sse: Option<&ServerSideEncryption>) -> Option<String> {
+pub(super) fn encryption_of(
+    customer: Option<&str>,
+    sse: Option<&ServerSideEncryption>,
+) -> Option<String> {
     match customer {
         Some(_) => Some("SSE-C".to_owned()),
         None => sse.map(|sse| sse.as_str().to_owned()),
@@ -433,18 +440,29 @@ fn completed_part(part: &PartReceipt) -> CompletedPart {
     listed.build()
 }
 
-/// What `PutObject` and `CreateMultipartUpload` take alike; the SDK gives them no common trait.
+/// What the requests that make objects take alike; the SDK gives them no common trait.
 macro_rules! with_attributes {
     ($name:ident, $builder:ty) => {
-        fn $name(request: $builder, options: &UploadOptions) -> $builder {
+        pub(super) fn $name(request: $builder, options: &UploadOptions) -> $builder {
             let (sse, kms_key) = match &options.encryption {
                 Encryption::BucketDefault | Encryption::Customer(_) => (None, None),
                 Encryption::S3 => (Some(ServerSideEncryption::Aes256), None),
                 Encryption::Kms { key_id } => (Some(ServerSideEncryption::AwsKms), key_id.clone()),
             };
             let metadata: &BTreeMap<String, String> = &options.metadata;
+            let headers = &options.headers;
+            let expires = headers.expires.as_deref();
             let request = request
                 .set_content_type(options.content_type.clone())
+                .set_cache_control(headers.cache_control.clone())
+                .set_content_disposition(headers.content_disposition.clone())
+                .set_content_encoding(headers.content_encoding.clone())
+                .set_content_language(headers.content_language.clone())
+                // What is no date could not be sent as one.
+                .set_expires(
+                    expires.and_then(|at| DateTime::from_str(at, DateFormat::HttpDate).ok()),
+                )
+                .set_tagging(tagging(&options.tags))
                 .set_storage_class(options.storage_class.as_deref().map(StorageClass::from))
                 .set_metadata(Some(metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect()))
                 .set_server_side_encryption(sse)
@@ -455,3 +473,4 @@ macro_rules! with_attributes {
 }
 with_attributes!(with_attributes_on_put, PutObjectFluentBuilder);
 with_attributes!(with_attributes_on_create, CreateMultipartUploadFluentBuilder);
+with_attributes!(with_attributes_on_copy, CopyObjectFluentBuilder);
