@@ -27,30 +27,36 @@ const QUICK_LIMIT: usize = 16;
 
 /// Fewer than these are not tried: while one part is summed, or waits for its answer, another should move.
 const FEWEST: usize = 2;
+/// Where a part takes longer than this, more are not tried before one is done, for they would hold up all; and
+/// what passes between two parts is nothing beside it, so even one may be enough.
+const SLOW_S: f64 = 10.0;
 /// Fewer are enough where they bring this share of what more did; noise seldom lets half of the parts look
 /// so that bring less.
 const ENOUGH: f64 = 0.95;
 
-/// The share of a proportional gain that counts as one: twice the parts have to bring a quarter more,
-/// which no noise does.
-const WORTHWHILE_RISE: f64 = 0.25;
+/// The share of a proportional gain that counts as one: twice the parts have to bring a fifth more, which
+/// no noise does.
+const WORTHWHILE_RISE: f64 = 0.2;
 /// And a quarter more parts an eighth more, for the same reason.
 const WORTHWHILE_PROBE: f64 = 0.5;
 
 /// Where fewer are tried, what the others had handed over before has to leave first.
 const SETTLE_FEWER: Duration = Duration::from_millis(300);
+/// What a new connection has taken of a part and not sent, at most, in bytes: two frames, about, in hyper's
+/// buffer and in the kernel's. Over a thin line that looks like much. And no more of a part than its share.
+const HELD_BYTES: f64 = 524_288.0;
+const HELD_SHARE: f64 = 0.125;
 /// What is so much more is judged as a doubling is.
 const STEEP: f64 = 0.75;
 
-/// After a change, what is still under way of before is not measured: two round trips, and at least
-/// this long.
+/// After a change, what is still under way of before is not measured: two round trips, an eighth of a
+/// part's time up to the second of these, and at least the first.
 const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE_SLOW: Duration = Duration::from_millis(500);
 /// The shortest time that goodput is measured over.
 const MEASURE: Duration = Duration::from_millis(250);
 /// The longest, however long a part takes.
 const MAX_MEASURE: Duration = Duration::from_millis(1500);
-/// The longest while a great deal is tried at once, which shows soon.
-const MAX_MEASURE_STEEP: Duration = Duration::from_millis(500);
 /// First pause between two probes; doubles while they bring nothing.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 const MAX_PATIENCE: Duration = Duration::from_secs(24);
@@ -64,6 +70,10 @@ const SHIFTED_TIMES: u32 = 2;
 pub(crate) struct Sample {
     /// Payload bytes a second.
     pub(crate) goodput: f64,
+    /// Over how long.
+    pub(crate) seconds: f64,
+    /// Size of a part; 0 where they have none in common.
+    pub(crate) part_bytes: f64,
     /// Whether as many parts were in flight as were allowed, all the while: else it says nothing of
     /// the limit.
     pub(crate) was_full: bool,
@@ -81,6 +91,10 @@ pub(crate) struct Controller {
     max: usize,
     /// Up to here quick parts let more in.
     quick_limit: usize,
+    /// Size of a part, as it was told last.
+    part_bytes: f64,
+    /// Whether a part was done since more were tried.
+    has_done: bool,
     phase: Phase,
     /// Whether more was worthwhile when last tried, and there was no more to be had.
     wants_more: bool,
@@ -126,6 +140,8 @@ impl Controller {
             limit: FIRST_LIMIT.min(max),
             max,
             quick_limit: QUICK_LIMIT.min(max),
+            part_bytes: 0.0,
+            has_done: false,
             phase: Phase::Unknown,
             wants_more: false,
         }
@@ -137,7 +153,7 @@ impl Controller {
         let known = Known { limit, goodput: 0.0 };
         let patience = Duration::MAX;
         let phase = Phase::Holding { known, rest: patience, patience, shifted: 0 };
-        Self { limit, max: limit, quick_limit: limit, phase, wants_more: false }
+        Self { limit, phase, ..Self::new(limit) }
     }
 
     /// Parts that may be in flight now.
@@ -167,16 +183,14 @@ impl Controller {
     /// How long to wait before the next measurement begins, and how long to measure, where an answer takes
     /// `latency` to begin and a part `part` in all.
     pub(crate) fn timing(&self, latency: Duration, part: Duration) -> (Duration, Duration) {
-        let settle = (2 * latency).clamp(SETTLE, MAX_MEASURE);
-        // A part that is mostly waiting is measured as a whole.
-        let steep = MAX_MEASURE_STEEP.max(4 * latency).min(MAX_MEASURE);
-        let (settle, most) = match self.phase {
-            Phase::Unknown | Phase::Trying { trial: Trial::Double, .. } => (settle, steep),
-            Phase::Trying { trial: Trial::Halve, .. } => (settle.max(SETTLE_FEWER), steep),
-            Phase::Trying { trial: Trial::Shed, .. } => (settle.max(SETTLE_FEWER), MAX_MEASURE),
-            _ => (settle, MAX_MEASURE),
+        let settle = (2 * latency).max((part / 8).min(SETTLE_SLOW)).clamp(SETTLE, MAX_MEASURE);
+        let settle = match self.phase {
+            Phase::Trying { trial: Trial::Halve | Trial::Shed, .. } => settle.max(SETTLE_FEWER),
+            _ => settle,
         };
-        (settle, part.max(2 * latency).clamp(MEASURE, most))
+        // Half of a part shows enough where that is long, and not mostly waiting.
+        let enough = (part / 2).max(QUICK).max(4 * latency);
+        (settle, part.min(enough).max(2 * latency).clamp(MEASURE, MAX_MEASURE))
     }
 
     /// Takes a measurement that took `elapsed` in all. Says whether the limit changed.
@@ -186,6 +200,7 @@ impl Controller {
             return false;
         }
         let before = self.limit;
+        self.part_bytes = sample.part_bytes;
         let now = Known { limit: self.limit, goodput: sample.goodput };
         match self.phase {
             _ if sample.was_busy && !matches!(self.phase, Phase::Trying { .. }) => {
@@ -198,11 +213,15 @@ impl Controller {
                 self.wants_more = true;
                 self.hold(now, FIRST_PATIENCE);
             }
+            Phase::Unknown if self.is_slow(now) && !self.has_done => {
+                self.try_fewer(now, FIRST_PATIENCE, Trial::Halve);
+            }
             Phase::Unknown => self.try_more(now, FIRST_PATIENCE, Trial::Double),
             Phase::Trying { before, patience, trial: trial @ (Trial::Double | Trial::Add) } => {
-                if now.is_worthwhile_after(before, trial) && sample.was_busy {
+                let sent = Known { goodput: sample.sent(before.limit, now.limit), ..now };
+                if sent.is_worthwhile_after(before, trial) && sample.was_busy {
                     self.hold(now, FIRST_PATIENCE);
-                } else if now.is_worthwhile_after(before, trial) {
+                } else if sent.is_worthwhile_after(before, trial) {
                     self.try_more(now, FIRST_PATIENCE, trial);
                 } else {
                     self.limit = before.limit;
@@ -241,6 +260,7 @@ impl Controller {
 
     /// A part is done, that took so long. Says whether the limit changed.
     pub(crate) fn succeeded(&mut self, took: Duration) -> bool {
+        self.has_done = true;
         if matches!(self.phase, Phase::Unknown) && took <= QUICK && self.limit < self.quick_limit {
             self.limit += 1;
             return true;
@@ -284,27 +304,51 @@ impl Controller {
     }
 
     fn try_more(&mut self, now: Known, patience: Duration, trial: Trial) {
+        if self.is_slow(now) && !self.has_done {
+            return self.hold(now, patience);
+        }
         let more = trial.of(now.limit).min(self.max);
         if more <= now.limit {
             self.wants_more |= matches!(self.phase, Phase::Trying { .. });
             return self.hold(now, patience);
         }
         self.limit = more;
+        self.has_done = false;
         self.phase = Phase::Trying { before: now, patience: double(patience), trial };
     }
 
     /// Whether fewer than `known` would do.
     fn try_fewer(&mut self, known: Known, patience: Duration, trial: Trial) {
-        let fewer = trial.of(known.limit).max(FEWEST);
-        if fewer >= known.limit {
+        let fewer = trial.of(known.limit).max(1);
+        let is_enough = fewer >= FEWEST || self.is_slow(known);
+        if fewer >= known.limit || !is_enough {
             return self.hold(known, patience);
         }
         self.limit = fewer;
         self.phase = Phase::Trying { before: known, patience, trial };
     }
 
+    /// Whether a part takes very long.
+    fn is_slow(&self, now: Known) -> bool {
+        now.limit as f64 * self.part_bytes > SLOW_S * now.goodput
+    }
+
     fn hold(&mut self, known: Known, patience: Duration) {
         self.phase = Phase::Holding { known, rest: patience, patience, shifted: 0 };
+    }
+}
+
+impl Sample {
+    /// Goodput of `now` parts without what those more than `before` only hold. Quick ones had taken as much
+    /// before it was measured.
+    fn sent(&self, before: usize, now: usize) -> f64 {
+        let part_seconds = now as f64 * self.part_bytes / self.goodput;
+        let held = HELD_BYTES.min(HELD_SHARE * self.part_bytes) * (now - before) as f64;
+        if part_seconds > QUICK.as_secs_f64() {
+            self.goodput - held / self.seconds
+        } else {
+            self.goodput
+        }
     }
 }
 
@@ -397,7 +441,9 @@ mod tests {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let grew = (0..done as usize).filter(|_| controller.succeeded(part_time)).count();
                 if grew == 0 {
-                    controller.measured(full(goodput), elapsed);
+                    let (seconds, part_bytes) = (measure.as_secs_f64(), self.part_bytes);
+                    let sample = Sample { seconds, part_bytes, ..full(goodput) };
+                    controller.measured(sample, elapsed);
                 }
             }
             moved / counted
@@ -407,7 +453,14 @@ mod tests {
     const MB: f64 = 1e6;
 
     fn full(goodput: f64) -> Sample {
-        Sample { goodput, was_full: true, was_busy: false, was_out_of_memory: false }
+        Sample {
+            goodput,
+            seconds: 1.0,
+            part_bytes: 0.0,
+            was_full: true,
+            was_busy: false,
+            was_out_of_memory: false,
+        }
     }
 
     fn paths() -> [(&'static str, Path); 6] {
@@ -460,6 +513,15 @@ mod tests {
             assert!(few <= FIRST_LIMIT, "{seed}: {few}");
             assert!(controller.has_others_wait());
         }
+        for (rate, most) in [(2.5 * MB, 2), (0.5 * MB, 1)] {
+            let thin = Path { each: rate, all: rate, noise: 0.02, ..paths()[5].1 };
+            let mut controller = Controller::new(256);
+            // Before any part is done.
+            thin.run(&mut controller, 8.0, 0.0, 1);
+            assert!(controller.limit() <= most + 1, "{}", controller.limit());
+            let brought = thin.run(&mut controller, 300.0, 0.0, 1) / thin.best();
+            assert!(brought > 0.9 && controller.limit() <= most + 1, "{}", controller.limit());
+        }
         // A line that has become thin is found to be.
         let fat = paths()[1].1;
         let mut controller = Controller::new(256);
@@ -468,6 +530,17 @@ mod tests {
         let thin = Path { all: 20.0 * MB, noise: 0.02, ..fat };
         thin.run(&mut controller, 30.0, 0.0, 2);
         assert!(controller.limit() <= many / 4, "{many}, then {}", controller.limit());
+    }
+
+    /// What new connections take off one's hands is not what a thin line brings.
+    #[test]
+    fn what_is_only_held_is_not_taken_for_sent() {
+        let mut controller = Controller::new(256);
+        let thin = Sample { part_bytes: 8.4 * MB, ..full(5.0 * MB) };
+        assert!(controller.measured(thin, Duration::from_secs(2)));
+        assert_eq!(controller.limit(), 8);
+        assert!(controller.measured(Sample { goodput: 6.9 * MB, ..thin }, Duration::from_secs(2)));
+        assert!(controller.limit() < 8, "{}", controller.limit());
     }
 
     #[test]

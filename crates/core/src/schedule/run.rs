@@ -80,6 +80,7 @@ struct Next {
 impl Next {
     fn of(parts: &mut impl Iterator<Item = Part>, window: &Window, cost: Cost) -> Option<Self> {
         let part = parts.next()?;
+        window.moves_parts_of(part.len_bytes);
         let (window, bytes) = (window.clone(), cost.of(part));
         Some(Self { part, admission: Box::pin(async move { window.admit(bytes).await }) })
     }

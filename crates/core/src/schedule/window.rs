@@ -45,6 +45,9 @@ const FULL: f64 = 0.85;
 /// are what limits.
 const BUSY: f64 = 0.85;
 
+/// The share of the time that a measurement should take for which it may be taken.
+const LONG_ENOUGH: f64 = 0.7;
+
 /// A store that answers its first request within this, the connection's opening included, is on this machine
 /// or next to it: Amazon's take 20 ms and more.
 const NEAR: Duration = Duration::from_millis(8);
@@ -96,6 +99,8 @@ struct State {
     /// Parts that stood still since one was done.
     stalls: usize,
     part_time: Duration,
+    /// Size of the part that came last; 0 where parts have no size in common.
+    part_bytes: u64,
     measurement: Measurement,
 }
 
@@ -207,10 +212,21 @@ impl Window {
         let now = Instant::now();
         let mut state = self.state();
         state.count(now);
+        if state.in_flight.is_empty() {
+            // A measurement of nothing, or of connections that are only being opened.
+            let (latency, part) = (self.0.meter.latency(), state.part_time);
+            let (settle, measure) = state.controller.timing(latency, part);
+            state.measurement = Measurement::in_a_while(now, settle, measure);
+        }
         let number = state.came;
         state.came += 1;
         state.in_flight.insert(number);
         (number, now)
+    }
+
+    /// Parts of this size are to be admitted.
+    pub(crate) fn moves_parts_of(&self, bytes: u64) {
+        self.state().part_bytes = bytes;
     }
 
     /// Memory beside that of the parts that were admitted, where some is left.
@@ -314,11 +330,27 @@ impl Window {
         }
         state.count(now);
         let busy = lanes.demand();
-        let measurement = &state.measurement;
+        let measurement = &mut state.measurement;
         let seconds = (now - measurement.begins).as_secs_f64();
         let limit = state.controller.limit();
+        let goodput = moved.saturating_sub(before) as f64 / seconds;
+        // At this rate, all of those in flight take as long as one of them.
+        let part_time = match state.part_bytes {
+            0 => state.part_time,
+            bytes => Duration::try_from_secs_f64(limit as f64 * bytes as f64 / goodput)
+                .unwrap_or(Duration::MAX),
+        };
+        let latency = self.0.meter.latency();
+        let (_, measure) = state.controller.timing(latency, part_time);
+        if seconds < LONG_ENOUGH * measure.as_secs_f64() {
+            // The slower the line, the longer it takes to know it.
+            measurement.ends = measurement.begins + measure;
+            return measurement.ends;
+        }
         let sample = Sample {
-            goodput: moved.saturating_sub(before) as f64 / seconds,
+            goodput,
+            seconds,
+            part_bytes: state.part_bytes as f64,
             was_full: measurement.occupied_s >= FULL * limit as f64 * seconds,
             was_busy: {
                 let busy = busy.saturating_sub(measurement.busy).as_secs_f64();
@@ -328,8 +360,7 @@ impl Window {
         };
         let elapsed = now - measurement.since;
         let changed = state.controller.measured(sample, elapsed);
-        let latency = self.0.meter.latency();
-        let (settle, measure) = state.controller.timing(latency, state.part_time);
+        let (settle, measure) = state.controller.timing(latency, part_time);
         let begins = if changed { now + settle } else { now };
         state.measurement = Measurement {
             begins,
@@ -394,6 +425,7 @@ impl State {
             throttled_at: None,
             stalls: 0,
             part_time: Duration::ZERO,
+            part_bytes: 0,
             measurement: Measurement::in_a_while(Instant::now(), settle, measure),
         }
     }
