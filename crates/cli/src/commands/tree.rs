@@ -27,7 +27,8 @@ pub(super) fn run(tree: Tree, typed: &[OsString], printer: &mut Printer) -> Resu
     machine::allow_many_files();
     let mut failures = tree.failures.as_deref().map(Failures::create).transpose()?;
     block_on(async {
-        let mut watch = Watch::new(printer, typed_again(typed))?;
+        let again = typed_again(typed);
+        let mut watch = Watch::new(printer, again.clone())?;
         let session = watch.until(Session::new(tree.session)).await?;
         let source_session = match tree.source_session {
             Some(options) => watch.until(Session::new(options)).await?,
@@ -47,6 +48,9 @@ pub(super) fn run(tree: Tree, typed: &[OsString], printer: &mut Printer) -> Resu
         let report = watch.transfer(work, &cancel, events).await?;
         let stopped = watch.stopped();
         watch.printer.job_report(&report);
+        if let Some(again) = again.filter(|_| report.stopped) {
+            watch.printer.notice(&format!("what is left is done by the same command: {again}"));
+        }
         if let Some(failures) = failures {
             failures.finish()?;
         }

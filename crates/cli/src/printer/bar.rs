@@ -46,7 +46,11 @@ impl Bar {
 
     /// Draws where things stand.
     pub(super) fn show(&self, meter: &Meter) {
-        self.line.set_message(line(meter, columns(), self.ink));
+        let columns = columns();
+        self.line.set_message(match &meter.job {
+            Some(job) => super::job::line(job, meter, columns),
+            None => line(meter, columns, self.ink),
+        });
     }
 
     /// Runs `print` with the bar out of the way.

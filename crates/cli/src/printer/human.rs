@@ -174,7 +174,7 @@ impl Human {
         if let Some(bar) = &self.bar {
             bar.show(&self.meter);
         }
-        if !self.lines || self.meter.phase == Phase::Connecting {
+        if !self.lines || (self.meter.phase == Phase::Connecting && self.meter.job.is_none()) {
             return;
         }
         // The first line would say 0%, right after the one that says what begins.
@@ -182,6 +182,10 @@ impl Human {
         if now >= due {
             self.next_line = Some(now + LINE_EVERY);
             let meter = &self.meter;
+            if let Some(job) = &meter.job {
+                let line = super::job::line(job, meter, usize::MAX);
+                return self.notice(&line);
+            }
             if meter.is_open() {
                 let line = format!(
                     "{}, {}, {}, {}",

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use brigade::progress::{Event, Operation};
 
+use super::job::Job;
+
 /// Speeds are measured over this long: short enough to follow a change, long enough not to flicker.
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -22,6 +24,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) phase: Phase,
+    /// Where it is a job of many objects.
+    pub(super) job: Option<Job>,
     pub(super) bytes_done: u64,
     /// Those of them that an earlier run moved: no part of the speed.
     bytes_kept: u64,
@@ -37,6 +41,7 @@ impl Default for Meter {
     fn default() -> Self {
         Self {
             phase: Phase::Connecting,
+            job: None,
             bytes_done: 0,
             bytes_kept: 0,
             bytes_total: 0,
@@ -50,6 +55,9 @@ impl Default for Meter {
 
 impl Meter {
     pub(super) fn event(&mut self, event: &Event, now: Instant) {
+        if let Some(job) = &mut self.job {
+            job.event(event);
+        }
         match event {
             Event::Started { operation, size_bytes, parts, .. } => {
                 *self = Self {
@@ -60,6 +68,14 @@ impl Meter {
                     ..Self::default()
                 }
             }
+            Event::JobStarted { job, .. } => {
+                *self = Self {
+                    job: Some(Job::begun(job)),
+                    samples: VecDeque::from([(now, 0)]),
+                    ..Self::default()
+                }
+            }
+            Event::Found { bytes, .. } => self.bytes_total += bytes,
             Event::PartStarted { .. } => self.parts_in_flight += 1,
             Event::Moved { bytes } => self.bytes_done += bytes,
             Event::Rewound { bytes } => self.bytes_done = self.bytes_done.saturating_sub(*bytes),

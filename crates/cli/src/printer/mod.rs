@@ -9,6 +9,7 @@
 
 mod bar;
 mod human;
+mod job;
 mod json;
 mod meter;
 mod summary;
