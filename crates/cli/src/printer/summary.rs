@@ -37,9 +37,9 @@ pub(super) fn job(report: &JobReport) -> String {
         ("move", false) => ("moved", "removed"),
         ("sync", false) => ("synced", "deleted"),
         (_, false) => ("copied", "deleted"),
-        ("move", true) => ("would move", "would remove"),
-        ("sync", true) => ("would sync", "would delete"),
-        (_, true) => ("would copy", "would delete"),
+        ("move", true) => ("would move", "to be removed"),
+        ("sync", true) => ("would sync", "to be deleted"),
+        (_, true) => ("would copy", "to be deleted"),
     };
     let mut text = format!(
         "{verb} {} from {} to {}: {}",

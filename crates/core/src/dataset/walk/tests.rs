@@ -1,3 +1,5 @@
+//! What a walk comes by, on trees made for it.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
