@@ -122,7 +122,8 @@ impl Watch {
 
     /// Restarts the clock: what came before the first byte was this machine's own work.
     fn touch(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // Rounded up: nobody gets less time than was said.
+        let now = u64::try_from(self.started.elapsed().as_millis() + 1).unwrap_or(u64::MAX);
         self.last_moved_ms.store(now, Ordering::Relaxed);
     }
 
