@@ -7,7 +7,7 @@ use futures::channel::mpsc;
 use futures::stream::{self, Stream};
 use futures::{SinkExt as _, StreamExt as _};
 
-use super::side::{Listed, Seen};
+use super::side::{Listed, Role, Seen};
 use super::verify::content;
 use super::{Job, Side};
 use crate::dataset::{
@@ -40,11 +40,11 @@ pub(super) struct Searched {
 pub(super) async fn run(engine: &Engine, job: &Job, items: mpsc::Sender<Item>) -> Result<Searched> {
     let mut out = Out { engine, job, items, local: local_names(job)? };
     let source = Seeing::default();
-    let names = Listed::of(&job.source, None, &job.options, job.options.follow_symlinks)?;
+    let names = Listed::of(&job.source, None, &job.options, Role::Source)?;
     let (target, extra) = if let Some(compared) = job.options.compare {
         let seen = Seeing::default();
         // Of the target only what is compared is told of, and links there are what they point to.
-        let theirs = Listed::of(&job.target, None, &job.options, true)?;
+        let theirs = Listed::of(&job.target, None, &job.options, Role::Target)?;
         let left = in_order(job, &job.source, names, &source, true);
         let right = in_order(job, &job.target, theirs, &seen, false);
         let pairs = compare(left, right);

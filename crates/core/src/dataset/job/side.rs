@@ -87,6 +87,15 @@ impl Seen {
     }
 }
 
+/// What a side is in a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Its names are moved, and its links are what they are said to be.
+    Source,
+    /// It is only compared with, and a link there is what it points to.
+    Target,
+}
+
 /// The names of one side, in batches.
 pub(super) struct Listed {
     kind: Kind,
@@ -106,14 +115,14 @@ impl Listed {
         side: &Side,
         start_after: Option<&str>,
         how: &JobOptions,
-        follow_symlinks: bool,
+        role: Role,
     ) -> Result<Self> {
         let kind = match side {
             Side::Folder(folder) => {
                 let options = WalkOptions {
                     filter: how.filter.clone(),
                     sort: how.sort.clone(),
-                    follow_symlinks,
+                    follow_symlinks: !matches!(role, Role::Source) || how.follow_symlinks,
                     cancel: how.cancel.clone(),
                 };
                 Kind::Walk(walk(folder.as_path(), options)?)
@@ -121,8 +130,12 @@ impl Listed {
             Side::Objects { bucket, prefix, pattern } => {
                 let under = pattern.as_ref().map_or(prefix.as_str(), Pattern::prefix);
                 let start_after = start_after.map(|name| format!("{prefix}{name}"));
+                // Cut in pieces, a listing begins anew where its end moves meanwhile, and of a source every
+                // name would be moved again. What is moved takes longer than to list it.
+                let concurrency = matches!(role, Role::Source).then_some(1);
                 let options = ListOptions {
                     start_after,
+                    concurrency,
                     cancel: how.cancel.clone(),
                     ..ListOptions::default()
                 };

@@ -7,7 +7,7 @@ use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 
 use super::search::{Seeing, in_order};
-use super::side::Listed;
+use super::side::{Listed, Role};
 use super::{Job, JobOptions, Side};
 use crate::dataset::{Compared, Pair, compare};
 use crate::download::{Content, check};
@@ -110,8 +110,8 @@ async fn run(
         dry_run: false,
     });
     let (here, there) = (Seeing::default(), Seeing::default());
-    let ours = Listed::of(&job.source, None, &job.options, job.options.follow_symlinks)?;
-    let theirs = Listed::of(&job.target, None, &job.options, true)?;
+    let ours = Listed::of(&job.source, None, &job.options, Role::Source)?;
+    let theirs = Listed::of(&job.target, None, &job.options, Role::Target)?;
     let left = in_order(&job, &job.source, ours, &here, true);
     let right = in_order(&job, &job.target, theirs, &there, true);
     let mut report = VerifyReport {
