@@ -76,7 +76,7 @@ pub(crate) fn shell_quoted(text: &str) -> String {
 }
 
 /// Two names as a line of `source TAB target`: what would end a name or the line is written as `\t`, `\n`
-/// and `\\`. `run` reads it.
+/// and `\\`.
 pub(crate) fn tab_line(source: &str, target: &str) -> String {
     let plain = |text: &str| text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n");
     format!("{}\t{}", plain(source), plain(target))

@@ -22,7 +22,7 @@ pub(crate) struct JobArgs {
     #[arg(long)]
     pub(crate) fail_fast: bool,
 
-    /// Write what failed into this file, as lines of source TAB target that brigade run takes again.
+    /// Write what failed into this file, as lines of source, tab, target.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) failures: Option<PathBuf>,
 

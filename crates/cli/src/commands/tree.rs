@@ -66,7 +66,7 @@ fn exit(report: &JobReport, stopped: Option<Exit>) -> Exit {
     }
 }
 
-/// The file that what failed is written into, for `brigade run`.
+/// The file that what failed is written into.
 struct Failures {
     path: PathBuf,
     file: BufWriter<File>,
