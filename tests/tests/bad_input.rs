@@ -55,8 +55,7 @@ fn files_that_cannot_be_sources() {
         (
             "folder",
             2,
-            "folder is a folder; copying folders needs recursion, which is not there yet; name a \
-             file",
+            "folder is a folder; name a file, or copy all that is below it with cp --recursive",
         ),
         ("pipe", 2, "upload pipe: it is not a regular file; copy its contents into a file first"),
         (
@@ -401,8 +400,8 @@ fn urls_that_make_no_sense() {
         ("- f", "standard input goes to a store only; write TARGET as s3://bucket/key".into()),
         (
             "s3://bucket/ x",
-            "s3://bucket/ names a bucket or a prefix, not an object; copying many objects needs \
-             recursion, which is not there yet; name one key"
+            "s3://bucket/ names a bucket or a prefix, not an object; name one key, or copy all that is below \
+             it with cp --recursive"
                 .into(),
         ),
     ] {

@@ -132,7 +132,7 @@ pub enum Event {
     },
     /// A job of many objects begins. What follows until its report is of it.
     JobStarted {
-        /// What is to be done: `copy`, `move` or `sync`.
+        /// What is to be done: `copy`, `move`, `sync` or `run`.
         job: &'static str,
         /// From where: a folder or an `s3://` URL.
         source: String,

@@ -26,7 +26,7 @@ use crate::url::S3Url;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Session {
-    engine: Engine,
+    pub(crate) engine: Engine,
 }
 
 /// A bucket, as its account's listing tells of it.

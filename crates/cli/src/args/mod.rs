@@ -20,6 +20,7 @@ mod network;
 mod output;
 mod resume;
 mod rm;
+mod run;
 mod serve;
 mod stat;
 mod store;
@@ -39,6 +40,7 @@ pub(crate) use network::NetworkArgs;
 pub(crate) use output::OutputArgs;
 pub(crate) use resume::ResumeArgs;
 pub(crate) use rm::RmArgs;
+pub(crate) use run::RunArgs;
 pub(crate) use serve::ServeArgs;
 pub(crate) use stat::StatArgs;
 pub(crate) use store::StoreArgs;
@@ -72,6 +74,8 @@ pub(crate) enum Command {
     Sync(Box<SyncArgs>),
     /// Hold a folder against objects, by what the store has recorded of their content.
     Verify(Box<VerifyArgs>),
+    /// Carry out a list of transfers and deletions as one job.
+    Run(Box<RunArgs>),
     /// List buckets, folders and objects.
     // Boxed, like those below: there are many options to reach a store.
     Ls(Box<LsArgs>),
@@ -107,6 +111,7 @@ Examples:
   brigade sync photos s3://my-bucket/photos --delete --dry-run
   brigade rm -r s3://my-bucket/tmp/ --dry-run
   brigade cp s3://my-bucket/a s3://other-bucket/b
+  brigade run list.txt
   brigade ls s3://my-bucket/backups/
   brigade du s3://my-bucket
   brigade resume

@@ -6,7 +6,7 @@ use brigade_store::SlowParts;
 use clap::Args;
 
 /// See [`super::ServeArgs`].
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Network (docs/NETWORKS.md)")]
 pub(crate) struct NetworkArgs {
     /// How long every answer is under way and every connection takes to open, such as 50ms: a round

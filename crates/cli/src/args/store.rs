@@ -7,7 +7,7 @@ use brigade::limits::parse_size;
 use clap::{Args, ValueHint};
 
 /// See the module.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Store")]
 pub(crate) struct StoreArgs {
     /// Address of an S3-compatible store, such as http://127.0.0.1:9000; AWS when nothing names one

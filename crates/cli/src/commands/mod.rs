@@ -10,6 +10,7 @@ mod man;
 mod mv;
 mod resume;
 mod rm;
+mod run;
 mod serve;
 mod stat;
 mod tally;
@@ -74,6 +75,11 @@ pub(crate) fn run(cli: Cli, typed: &[OsString], environment: &Environment) -> Ex
             let mut printer = Printer::new(&args.output, false, environment);
             let result = mv::run(&args, typed, environment, &mut printer);
             ended(result, &mut printer)
+        }
+        Command::Run(args) => {
+            let mut printer = Printer::new(&args.output, false, environment);
+            let result = run::run(&args, environment, &mut printer);
+            ended_with(result, &mut printer)
         }
         Command::Ls(args) => {
             let mut printer = printer_of_json(args.shape.json, environment);

@@ -58,7 +58,7 @@ pub(super) fn run(tree: Tree, typed: &[OsString], printer: &mut Printer) -> Resu
     })
 }
 
-fn exit(report: &JobReport, stopped: Option<Exit>) -> Exit {
+pub(super) fn exit(report: &JobReport, stopped: Option<Exit>) -> Exit {
     match stopped {
         Some(exit) if report.stopped => exit,
         _ if report.is_whole() => Exit::SUCCESS,
@@ -67,7 +67,7 @@ fn exit(report: &JobReport, stopped: Option<Exit>) -> Exit {
 }
 
 /// The file that what failed is written into.
-struct Failures {
+pub(super) struct Failures {
     path: PathBuf,
     file: BufWriter<File>,
     outcome: std::io::Result<()>,
@@ -75,13 +75,13 @@ struct Failures {
 
 impl Failures {
     /// Made before anything is moved: a place where nothing can be written is better known now.
-    fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path)
             .map_err(|source| brigade::Error::io("write the failures to", path, source))?;
         Ok(Self { path: path.to_owned(), file: BufWriter::new(file), outcome: Ok(()) })
     }
 
-    fn hear(&mut self, event: &Event) {
+    pub(super) fn hear(&mut self, event: &Event) {
         if let Event::ObjectFailed { source, target: Some(target), .. } = event
             && self.outcome.is_ok()
         {
@@ -89,7 +89,7 @@ impl Failures {
         }
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         let written = self.outcome.and_then(|()| self.file.flush());
         written.with_context(|| format!("write the failures to {}", self.path.display()))
     }

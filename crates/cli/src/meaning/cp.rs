@@ -155,6 +155,12 @@ pub(super) fn copy_of_many(
     copy(args, target, words_of_many(args, environment)?, environment)
 }
 
+/// The same of a list, whose targets are named one by one.
+pub(super) fn copy_of_list(args: &CpArgs, environment: &Environment) -> Result<CopyOptions> {
+    // No target is looked at: where nothing is replaced, no media type is guessed.
+    copy(args, &"s3://bucket".parse()?, words_of_many(args, environment)?, environment)
+}
+
 /// The command of each, which lacks its two ends. A move is not resumed as such: what is moved again in the
 /// end is what was not removed.
 fn words_of_many(args: &CpArgs, environment: &Environment) -> Result<Vec<OsString>> {

@@ -109,7 +109,7 @@ fn upload(file: PathBuf, target: &S3Url) -> Result<Route> {
     // Only what is certainly a folder is refused here; the engine finds out about the rest.
     if file.is_dir() {
         return Err(Usage::error(format!(
-            "{} is a folder; copying folders needs recursion, which is not there yet; name a file",
+            "{} is a folder; name a file, or copy all that is below it with cp --recursive",
             file.display()
         )));
     }
@@ -136,8 +136,8 @@ fn upload(file: PathBuf, target: &S3Url) -> Result<Route> {
 fn one_object(object: &S3Url) -> Result<()> {
     if object.is_prefix() {
         return Err(Usage::error(format!(
-            "{object} names a bucket or a prefix, not an object; copying many objects needs \
-             recursion, which is not there yet; name one key"
+            "{object} names a bucket or a prefix, not an object; name one key, or copy all that is below \
+             it with cp --recursive"
         )));
     }
     Ok(())
@@ -275,12 +275,12 @@ mod tests {
         for (source, target, part) in [
             ("-", "s3://b/", "standard input has no name to store it under"),
             ("-", "f", "standard input goes to a store only"),
-            ("s3://b/p/", "s3://b/k2", "needs recursion, which is not there yet"),
+            ("s3://b/p/", "s3://b/k2", "with cp --recursive"),
             ("a", "b", "neither SOURCE nor TARGET is in a store"),
             ("a", "-", "neither SOURCE nor TARGET is in a store"),
-            (".", "s3://b/k", "needs recursion, which is not there yet"),
-            ("s3://b/p/", "x", "needs recursion, which is not there yet"),
-            ("s3://b", "x", "needs recursion, which is not there yet"),
+            (".", "s3://b/k", "with cp --recursive"),
+            ("s3://b/p/", "x", "with cp --recursive"),
+            ("s3://b", "x", "with cp --recursive"),
             ("", "s3://b", "a name is empty"),
             ("s3:/b/k", "x", "two slashes must follow s3:"),
         ] {

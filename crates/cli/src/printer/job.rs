@@ -30,6 +30,7 @@ impl Job {
             "move" => "moving",
             "sync" => "syncing",
             "verify" => "verifying",
+            "run" => "running",
             _ => "copying",
         };
         Self { verb, ..Self::default() }

@@ -41,13 +41,12 @@ pub(super) fn job(report: &JobReport) -> String {
         ("sync", true) => ("would sync", "to be deleted"),
         (_, true) => ("would copy", "to be deleted"),
     };
-    let mut text = format!(
-        "{verb} {} from {} to {}: {}",
-        count(report.objects, "object"),
-        one_line(&report.source),
-        one_line(&report.target),
-        format_size(report.bytes),
-    );
+    let moved = count(report.objects, "object");
+    let ends = match report.job {
+        "run" => format!("of {}", one_line(&report.source)),
+        _ => format!("from {} to {}", one_line(&report.source), one_line(&report.target)),
+    };
+    let mut text = format!("{verb} {moved} {ends}: {}", format_size(report.bytes));
     if !report.dry_run {
         let per_s =
             (report.objects * 1000).checked_div(report.elapsed_ms).unwrap_or(report.objects);

@@ -26,7 +26,7 @@ pub use delete::{DeleteOptions, DeleteReport, Deletion};
 pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
 pub use filter::{Filter, FilterOptions, FilterRule};
-pub use job::{JobOptions, JobReport, Side, VerifyReport, copy, verify};
+pub use job::{JobOptions, JobReport, Side, Task, VerifyReport, copy, run, verify};
 pub use list::{ListOptions, Listed, Listing};
 pub use names::{BadName, Names, check_name, key_of};
 pub use pattern::Pattern;

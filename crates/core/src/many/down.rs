@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::Sender;
 
 use super::settle::{self, FileSystem, Folders, Unnamed, Written};
-use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
+use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, absolute, run_workers};
 use crate::download;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -154,7 +154,8 @@ where
         let window = self.job.window().clone();
         let mut options = self.shared.options.clone();
         if !options.command.is_empty() {
-            options.command.extend([url.to_string().into(), item.file.clone().into()]);
+            let file = absolute(&item.file);
+            options.command.extend([url.to_string().into(), file.into()]);
         }
         let moved = download::to_file(&self.engine, &url, &item.file, &options, window).await;
         self.job.settled(item, source, moved);

@@ -16,7 +16,7 @@ mod up;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -354,6 +354,11 @@ async fn work(worker: impl Moves) {
         let Some(admission) = job.unless_stopped(job.window().admit(0)).await else { return };
         worker.by_any_way(item, admission).await;
     }
+}
+
+/// A file's path as it means the same anywhere: the command that goes on with it may be given in another folder.
+fn absolute(file: &Path) -> PathBuf {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// Runs workers on every lane, as many as there may be objects under way, and looks after the window

@@ -10,7 +10,7 @@ use futures::Stream;
 use http::HeaderMap;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, run_workers};
+use super::{Item, Job, Listener, ManyReport, Moves, SMALL_BYTES, absolute, run_workers};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::integrity::{Checksum, Digest, Hasher, Md5ETag, compare};
@@ -92,7 +92,8 @@ where
         let moved = if own {
             let mut options = (*self.options).clone();
             if !options.command.is_empty() {
-                options.command.extend([item.file.clone().into(), url.to_string().into()]);
+                let file = absolute(&item.file);
+                options.command.extend([file.into(), url.to_string().into()]);
             }
             options.content_type = item.content_type.clone().or(options.content_type);
             options.metadata.extend(item.metadata.clone());

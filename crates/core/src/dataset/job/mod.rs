@@ -12,6 +12,7 @@ mod delete;
 mod report;
 mod search;
 mod side;
+mod tasks;
 mod verify;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 pub use report::JobReport;
 pub use side::Side;
+pub use tasks::{Task, run};
 pub use verify::{VerifyReport, verify};
 
 use super::{Compared, Filter, SortOptions};
@@ -127,11 +129,11 @@ pub async fn copy(source: &Side, target: &Side, options: JobOptions) -> Result<J
     let cancel = options.cancel.child();
     let options = JobOptions { cancel: cancel.clone(), ..options };
     let (source, target) = (source.clone(), target.clone());
-    let run = |engine| run(engine, name, source, target, options);
-    bucket.engine.drive_cancellable(cancel, run).await
+    let task = |engine| bring(engine, name, source, target, options);
+    bucket.engine.drive_cancellable(cancel, task).await
 }
 
-async fn run(
+async fn bring(
     engine: Engine,
     name: &'static str,
     source: Side,

@@ -20,7 +20,7 @@ use crate::report::TimeSpent;
 #[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct JobReport {
-    /// `copy`, `move` or `sync`.
+    /// `copy`, `move`, `sync` or `run`.
     pub job: &'static str,
     /// From where.
     pub source: String,
