@@ -289,3 +289,82 @@ fn a_killed_job_goes_on() {
     files::assert_same(&sandbox.path("up/large"), &sandbox.path("up/large"));
     sandbox.assert_clean();
 }
+
+/// 200 small files, of which some were moved when the process was killed.
+fn killed(sandbox: &Sandbox, line: &str, operation: &str) {
+    let before = sandbox.store().stats().count(operation);
+    let slow = brigade_store::Network { total_bytes_per_s: Some(1 << 20), ..Default::default() };
+    sandbox.store().set_network(slow).expect("sound");
+    let running = sandbox.brigade(line.split(' ')).start();
+    let moved = || sandbox.store().stats().count(operation) - before;
+    brigade_tests::cli::eventually("a hundred are moved", Duration::from_secs(20), || {
+        moved() >= 100
+    });
+    running.signal(rustix::process::Signal::KILL);
+    running.wait();
+    sandbox.store().set_network(brigade_store::Network::default()).expect("sound");
+}
+
+fn with_200_files() -> Sandbox {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.path("up/b")).expect("made");
+    for number in 0..200 {
+        let name = format!("up/{}{number:03}", if number % 2 == 0 { "b/" } else { "" });
+        sandbox.file(name, 10_000);
+    }
+    sandbox
+}
+
+/// What is done is not done again, by the same command, as long as the job has not come to its end.
+#[test]
+fn a_killed_copy_moves_no_object_twice() {
+    let sandbox = with_200_files();
+    // One was there before, of the same size and younger than its file: it is replaced all the same.
+    let other = sandbox.file("other", 10_000);
+    fs::write(&other, vec![7; 10_000]).expect("written");
+    run(&sandbox, "cp other s3://bucket/p/199").succeeded();
+    std::thread::sleep(Duration::from_millis(1_100));
+    killed(&sandbox, "cp -r up s3://bucket/p", "PutObject");
+    let before = sandbox.store().stats().count("PutObject");
+    let report = whole(&sandbox, "cp -r up s3://bucket/p");
+    let moved = sandbox.store().stats().count("PutObject") - before;
+    assert!(report["same"].as_u64() >= Some(50), "{report}");
+    assert_eq!(report["objects"].as_u64(), Some(moved), "{report}");
+    assert_eq!(
+        report["objects"].as_u64().zip(report["same"].as_u64()).map(|(a, b)| a + b),
+        Some(200)
+    );
+    assert_eq!(run(&sandbox, "verify up s3://bucket/p").code(), 0);
+    sandbox.assert_clean();
+    // It came to its end, so that the next one is another job.
+    assert_eq!(whole(&sandbox, "cp -r up s3://bucket/p")["objects"], 200);
+
+    killed(&sandbox, "cp -r s3://bucket/p down", "GetObject");
+    let report = whole(&sandbox, "cp -r s3://bucket/p down");
+    assert_eq!(
+        report["objects"].as_u64().zip(report["same"].as_u64()).map(|(a, b)| a + b),
+        Some(200)
+    );
+    assert_eq!(fs::read(sandbox.path("down/199")).ok(), fs::read(sandbox.path("up/199")).ok());
+
+    killed(&sandbox, "cp -r up s3://bucket/p", "PutObject");
+    assert_eq!(whole(&sandbox, "cp -r up s3://bucket/p --no-resume")["objects"], 200);
+    // A mark that nobody can read costs no more than that all is moved again.
+    killed(&sandbox, "cp -r up s3://bucket/q", "PutObject");
+    for mark in fs::read_dir(sandbox.manifests()).expect("a folder") {
+        fs::write(mark.expect("an entry").path(), "x").expect("written");
+    }
+    assert_eq!(whole(&sandbox, "cp -r up s3://bucket/q")["objects"], 200);
+}
+
+/// After failures too, only what failed is moved.
+#[test]
+fn what_failed_is_moved_by_the_same_command() {
+    let sandbox = with_tree();
+    let denied = || Rule::on("PutObject").key("p/b/c").then(Action::answer(403, "AccessDenied"));
+    sandbox.store().faults().set([denied()]).expect("sound");
+    run(&sandbox, "cp -r up s3://bucket/p").code_and_words(3);
+    sandbox.store().faults().set([]).expect("sound");
+    let report = whole(&sandbox, "cp -r up s3://bucket/p");
+    assert_eq!((&report["objects"], &report["same"]), (&1.into(), &8.into()), "{report}");
+}

@@ -9,6 +9,7 @@
 
 mod act;
 mod delete;
+mod mark;
 mod report;
 mod search;
 mod side;
@@ -16,12 +17,14 @@ mod tasks;
 mod verify;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 pub use report::JobReport;
 pub use side::Side;
 pub use tasks::{Task, run};
 pub use verify::{VerifyReport, verify};
+
+use mark::Mark;
 
 use super::{Compared, Filter, SortOptions};
 use crate::engine::Engine;
@@ -148,7 +151,11 @@ async fn bring(
         target: target.to_string(),
         dry_run: options.dry_run,
     });
-    let job = Job::new(name, source, target, options);
+    let mark = Mark::leave(&engine, &source, &target, &options);
+    let earlier = mark.as_ref().and_then(|mark| mark.earlier);
+    let compare = options.compare.or(earlier.map(|_| Compared::SizeAndTime));
+    let options = JobOptions { compare, ..options };
+    let job = Job { begun_earlier: earlier, ..Job::new(name, source, target, options) };
     let (items, queue) = futures::channel::mpsc::channel(QUEUE);
     let (searched, acted) =
         futures::join!(search::run(&engine, &job, items), act::run(&engine, &job, queue));
@@ -165,6 +172,9 @@ async fn bring(
     report.throughput_bytes_per_s = crate::report::throughput(report.bytes, started.elapsed());
     report.stopped = job.is_stopped();
     report.complete = searched.is_complete;
+    if let Some(mark) = mark.filter(|_| report.is_whole()) {
+        mark.remove();
+    }
     Ok(report)
 }
 
@@ -173,6 +183,8 @@ struct Job {
     source: Side,
     target: Side,
     options: JobOptions,
+    /// When an earlier run began it, which did not come to its end.
+    begun_earlier: Option<SystemTime>,
     report: Mutex<JobReport>,
 }
 
@@ -185,7 +197,7 @@ impl Job {
             dry_run: options.dry_run,
             ..JobReport::default()
         };
-        Self { source, target, options, report: Mutex::new(report) }
+        Self { source, target, options, begun_earlier: None, report: Mutex::new(report) }
     }
 
     fn report(&self) -> MutexGuard<'_, JobReport> {

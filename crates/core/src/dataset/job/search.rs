@@ -335,10 +335,22 @@ impl Out<'_> {
         let filter = &self.job.options.filter;
         let batch: Vec<_> = batch.into_iter().filter(|pair| filter.admits_pair(pair)).collect();
         if !self.job.options.checksum {
-            let plain = |pair: Pair| (pair.difference(direction, compared), pair);
+            let plain = |pair: Pair| {
+                let difference = match pair.difference(direction, compared) {
+                    Difference::Same if !self.is_of_an_earlier_run(&pair) => Difference::Newer,
+                    difference => difference,
+                };
+                (difference, pair)
+            };
             return batch.into_iter().map(plain).collect();
         }
         stream::iter(batch.into_iter().map(judge)).buffered(CHECKS_AT_ONCE).collect().await
+    }
+
+    /// Whether the target's entry may be what this very job brought there before.
+    fn is_of_an_earlier_run(&self, pair: &Pair) -> bool {
+        let modified = pair.right.as_ref().and_then(|entry| entry.modified);
+        self.job.may_have_left(modified)
     }
 
     /// Whether the target can have a file of this name. Keys are text from a store, and must not lead
