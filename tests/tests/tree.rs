@@ -368,3 +368,22 @@ fn what_failed_is_moved_by_the_same_command() {
     let report = whole(&sandbox, "cp -r up s3://bucket/p");
     assert_eq!((&report["objects"], &report["same"]), (&1.into(), &8.into()), "{report}");
 }
+
+/// Some stores list milliseconds. Whoever compares those must not find a file to be older than its object, whichever
+/// way it came.
+#[test]
+fn files_have_the_time_that_the_listing_tells() {
+    let sandbox = with_tree();
+    sandbox.file("up/large", 2 * PART + 1);
+    whole(&sandbox, "sync up s3://bucket/p");
+    whole(&sandbox, "sync s3://bucket/p down");
+    let session = sandbox.session();
+    let listing = session.bucket("bucket").list("p/", brigade::ListOptions::default());
+    let listed: Vec<_> = block_on(listing.map(|listed| listed.expect("listed")).collect());
+    for object in listed {
+        let brigade::dataset::Listed::Object(entry) = object else { panic!("a folder") };
+        let file = sandbox.path("down").join(entry.name.strip_prefix("p/").expect("below"));
+        let modified = fs::metadata(&file).expect("there").modified().expect("a time");
+        assert_eq!(Some(modified), entry.modified, "{}", entry.name);
+    }
+}

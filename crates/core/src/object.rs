@@ -380,7 +380,7 @@ impl Object {
         self.transfer(options.cancel.child(), move |engine, cancel| async move {
             let window = engine.window(options.concurrency);
             let options = DownloadOptions { cancel, ..options };
-            download::to_file(&engine, &url, &path, &options, window).await
+            download::to_file(&engine, &url, &path, &options, None, window).await
         })
     }
 

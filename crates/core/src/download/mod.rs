@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -68,6 +68,7 @@ pub(crate) async fn to_file(
     url: &S3Url,
     path: &Path,
     options: &DownloadOptions,
+    listed: Option<SystemTime>,
     window: Window,
 ) -> Result<Report> {
     let started = Instant::now();
@@ -87,12 +88,20 @@ pub(crate) async fn to_file(
             return blocking(OPERATION, ending).await;
         }
     };
-    let modified = download.info.last_modified.filter(|_| options.keep_modified);
-    file.partial.keep_modified(modified);
+    let modified = download.info.last_modified.map(|told| finer(told, listed));
+    file.partial.keep_modified(modified.filter(|_| options.keep_modified));
     let syncing = Instant::now();
     blocking(OPERATION, move || file.commit(&plan)).await?;
     download.account.synced_since(syncing);
     Ok(download.report(started, &plan, shown, verified, checksum))
+}
+
+/// The time of an object that headers tell in whole seconds, as a listing told it, unless that is another time: some
+/// stores list milliseconds, and who compares those would find the file to be the older one.
+fn finer(told: SystemTime, listed: Option<SystemTime>) -> SystemTime {
+    let within =
+        |at: &SystemTime| at.duration_since(told).is_ok_and(|after| after < Duration::from_secs(1));
+    listed.filter(within).unwrap_or(told)
 }
 
 /// Downloads the object at `url` into `writer`, in order.

@@ -157,7 +157,8 @@ where
             let file = absolute(&item.file);
             options.command.extend([url.to_string().into(), file.into()]);
         }
-        let moved = download::to_file(&self.engine, &url, &item.file, &options, window).await;
+        let (engine, file) = (&self.engine, &item.file);
+        let moved = download::to_file(engine, &url, file, &options, item.modified, window).await;
         self.job.settled(item, source, moved);
     }
 }
