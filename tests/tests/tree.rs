@@ -272,6 +272,43 @@ fn what_makes_no_sense_is_said() {
     assert!(keys(&sandbox, "").is_empty());
 }
 
+/// What a dry run tells of a folder that is not there yet is what is then done there.
+#[test]
+fn a_dry_run_into_no_folder_tells_what_is_refused_there() {
+    let sandbox = with_tree();
+    whole(&sandbox, "sync up s3://bucket/p");
+    let told = whole(&sandbox, "sync s3://bucket/p down --delete --dry-run");
+    assert_eq!((&told["objects"], &told["not_deleted"]), (&9.into(), &0.into()), "{told}");
+    assert!(!sandbox.path("down").exists());
+    // Two objects, of which one leaves no place for the other.
+    run(&sandbox, "cp up/a s3://bucket/p/a/below").succeeded();
+    for line in ["sync s3://bucket/p down --dry-run", "sync s3://bucket/p down"] {
+        let said = run(&sandbox, line).code_and_words(3);
+        assert!(said.contains("p/a/below: it cannot be a file: a is a file"), "{line}: {said}");
+    }
+    // What is no folder is none in a dry run either.
+    fs::write(sandbox.path("file"), "x").expect("written");
+    run(&sandbox, "sync s3://bucket/p file --dry-run").code_and_words(1);
+}
+
+/// Who syncs through the library need not ask for the times that the next sync goes by.
+#[test]
+fn a_sync_by_the_library_keeps_times_by_itself() {
+    use brigade::dataset::{Compared, JobOptions, Side, copy};
+    let sandbox = with_tree();
+    whole(&sandbox, "sync up s3://bucket/p");
+    let session = sandbox.session();
+    let there = Side::objects(&session.bucket("bucket"), "p");
+    let here = Side::Folder(sandbox.path("down"));
+    let options = || JobOptions { compare: Some(Compared::SizeAndTime), ..JobOptions::default() };
+    // Their times are not those of the downloads.
+    std::thread::sleep(Duration::from_millis(1_100));
+    let report = block_on(copy(&there, &here, options())).expect("it began");
+    assert_eq!((report.objects, report.same), (9, 0));
+    let report = block_on(copy(&there, &here, options())).expect("it began");
+    assert_eq!((report.objects, report.same), (0, 9));
+}
+
 /// Killed at any moment, the same command brings it to the end, and large objects go on by part.
 #[test]
 fn a_killed_job_goes_on() {

@@ -50,7 +50,10 @@ async fn start(
             many::upload(engine, bucket.name(), queue, listener, options).await
         }
         (Side::Objects { bucket, .. }, Side::Folder(_)) => {
-            let options = DownloadOptions { events, cancel, ..job.options.download.clone() };
+            let asked = &job.options.download;
+            // What goes by times next time needs them.
+            let keep_modified = asked.keep_modified || job.compares();
+            let options = DownloadOptions { keep_modified, events, cancel, ..asked.clone() };
             many::download(engine, bucket.name(), queue, listener, options).await
         }
         (Side::Objects { bucket: from, .. }, Side::Objects { bucket: to, .. }) => {

@@ -58,8 +58,8 @@ pub struct JobOptions {
     pub filter: Filter,
     /// Whether links are what they point to, where a folder is the source.
     pub follow_symlinks: bool,
-    /// What is compared, so that what the other side has is not moved again. Unset: nothing; everything is
-    /// moved.
+    /// What is compared, so that what the other side has is not moved again; downloaded files get their objects'
+    /// times then, whatever the download options say. Unset: nothing; everything is moved.
     pub compare: Option<Compared>,
     /// Compares contents where sizes are the same: a file is summed as the store has recorded its object, which is
     /// not downloaded. Of what nothing can be said, and of objects of two stores, the `ETag`s or the times

@@ -7,7 +7,7 @@ use futures::channel::mpsc;
 use futures::stream::{self, Stream};
 use futures::{SinkExt as _, StreamExt as _};
 
-use super::side::{Listed, Role, Seen};
+use super::side::{Listed, Role, Seen, is_nowhere};
 use super::verify::content;
 use super::{Job, Side};
 use crate::dataset::{
@@ -217,10 +217,7 @@ fn admitted(job: &Job, side: &Side, seen: Seen, tells: bool) -> Option<Entry> {
             None
         }
         Seen::Failed(error) => {
-            // A target folder that is not there yet has nothing.
-            if tells || error.kind() != ErrorKind::NotFound {
-                job.failed(error.target().to_owned(), None, &error);
-            }
+            job.failed(error.target().to_owned(), None, &error);
             None
         }
     }
@@ -231,8 +228,9 @@ struct Out<'a> {
     engine: &'a Engine,
     job: &'a Job,
     items: mpsc::Sender<Item>,
-    /// What can be a file below the target folder, where that is one.
-    local: Option<(Names, Below)>,
+    /// What can be a file below the target folder, where that is one. A folder that is not there, because nothing
+    /// is to be done, has no names that are in the way.
+    local: Option<(Option<Names>, Below)>,
 }
 
 impl Out<'_> {
@@ -356,11 +354,10 @@ impl Out<'_> {
     /// Whether the target can have a file of this name. Keys are text from a store, and must not lead
     /// anywhere else.
     fn check_name(&mut self, name: &str) -> Result<(), Refusal> {
-        if !matches!(self.job.target, Side::Folder(_)) {
-            return Ok(());
-        }
-        let Some((names, below)) = &mut self.local else {
-            return check_name(name).map_err(Refusal::Name);
+        let Some((names, below)) = &mut self.local else { return Ok(()) };
+        let Some(names) = names else {
+            check_name(name).map_err(Refusal::Name)?;
+            return below.take(name).map_err(Refusal::Name);
         };
         let path = names.path_of(name).map_err(Refusal::Failed)?.map_err(Refusal::Name)?;
         if path.is_symlink() {
@@ -431,14 +428,14 @@ enum Refusal {
 }
 
 /// The target folder's names, where it is one; it is made for that, unless nothing is to be done.
-fn local_names(job: &Job) -> Result<Option<(Names, Below)>> {
+fn local_names(job: &Job) -> Result<Option<(Option<Names>, Below)>> {
     let Side::Folder(folder) = &job.target else { return Ok(None) };
     if !job.options.dry_run {
         std::fs::create_dir_all(folder).map_err(|source| Error::io("make", folder, source))?;
-    } else if !folder.is_dir() {
-        return Ok(None);
+    } else if is_nowhere(folder) {
+        return Ok(Some((None, Below::default())));
     }
-    Ok(Some((Names::new(folder)?, Below::default())))
+    Ok(Some((Some(Names::new(folder)?), Below::default())))
 }
 
 fn reason(difference: Difference) -> &'static str {

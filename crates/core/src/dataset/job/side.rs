@@ -1,6 +1,6 @@
 //! Where a dataset is, and its names as they come: a folder's by a walk, a bucket's by a listing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::StreamExt as _;
 
@@ -105,8 +105,14 @@ pub(super) struct Listed {
 }
 
 enum Kind {
+    /// A target folder that is not there yet.
+    Nothing,
     Walk(Walk),
-    List { listing: Listing, base: usize, pattern: Option<Pattern> },
+    List {
+        listing: Listing,
+        base: usize,
+        pattern: Option<Pattern>,
+    },
 }
 
 impl Listed {
@@ -118,6 +124,9 @@ impl Listed {
         role: Role,
     ) -> Result<Self> {
         let kind = match side {
+            Side::Folder(folder) if how.dry_run && role == Role::Target && is_nowhere(folder) => {
+                Kind::Nothing
+            }
             Side::Folder(folder) => {
                 let options = WalkOptions {
                     filter: how.filter.clone(),
@@ -149,6 +158,10 @@ impl Listed {
     /// The next ones; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Vec<Seen>> {
         match &mut self.kind {
+            Kind::Nothing => {
+                self.is_complete = true;
+                None
+            }
             Kind::Walk(walk) => {
                 let Some(batch) = walk.next().await else {
                     self.is_complete = walk.is_complete();
@@ -192,6 +205,12 @@ impl Listed {
     pub(super) fn is_ordered(&self) -> bool {
         self.is_ordered
     }
+}
+
+/// Whether there is nothing at a path, so that a folder could be made there.
+pub(super) fn is_nowhere(folder: &Path) -> bool {
+    std::fs::symlink_metadata(folder)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn of_walk(walked: Walked) -> Seen {
