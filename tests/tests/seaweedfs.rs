@@ -154,6 +154,81 @@ fn an_existing_object_is_left_alone_when_asked() {
     assert_nothing_unfinished(&mut boto3, "conflict/");
 }
 
+/// Names that the store lists in the order of their folders, which is not that of the keys, and names that it lists in
+/// order.
+const OUT_OF_ORDER: [&str; 5] = ["a", "b/c d", "b/c/d", "b/c/e", "z"];
+const IN_ORDER: [&str; 5] = ["a", "b/c", "b/d/e f", "b0", "ä+ö"];
+
+#[test]
+fn a_tree_is_kept_in_step() {
+    let Some((store, _)) = SeaweedFs::shared_or_skip() else { return };
+    bucket(store);
+    for (names, prefix, is_ordered) in [(IN_ORDER, "in", true), (OUT_OF_ORDER, "out", false)] {
+        let folder = peers::folder();
+        let tree = |top: &str| {
+            for (size, name) in (100..).zip(names) {
+                let path = folder.path().join(top).join(name);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+                files::make(&path, size, 1);
+            }
+        };
+        tree("up");
+        files::make(&folder.path().join("up/large"), 2 * PART + 1, 1);
+        files::make(&folder.path().join("up/empty"), 0, 1);
+        let there = format!("s3://{BUCKET}/tree/{prefix}");
+        let run = |line: &str| {
+            let endpoint = store.endpoint();
+            Brigade::new(folder.path(), line.split_whitespace().chain(["--json"]))
+                .dir(folder.path())
+                .env("AWS_ACCESS_KEY_ID", &endpoint.access_key)
+                .env("AWS_SECRET_ACCESS_KEY", &endpoint.secret_key)
+                .endpoint(&endpoint.url)
+                .run()
+        };
+        let numbers = |line: &str| {
+            let report = run(line).report();
+            ["objects", "same", "deleted"].map(|name| report[name].as_u64().expect("a number"))
+        };
+        assert_eq!(numbers(&format!("sync up {there}")), [7, 0, 0]);
+        assert_eq!(numbers(&format!("sync {there} down")), [7, 0, 0]);
+        for name in names.iter().chain(&["large", "empty"]) {
+            let at = |top: &str| folder.path().join(top).join(name);
+            files::assert_same(&at("up"), &at("down"));
+        }
+        for line in ["sync up THERE", "sync THERE down", "sync down THERE --checksum"] {
+            assert_eq!(numbers(&line.replace("THERE", &there)), [0, 7, 0], "{prefix}: {line}");
+        }
+        let verified = run(&format!("verify up {there}")).report();
+        assert_eq!(
+            (&verified["identical"], &verified["extra"]),
+            (&7.into(), &0.into()),
+            "{verified}"
+        );
+
+        // What only the target has goes where it is certain that it is all; else it stays, and that is said.
+        std::fs::remove_file(folder.path().join("up").join(names[2])).expect("removed");
+        files::make(&folder.path().join("up/a"), 99, 1);
+        let report = run(&format!("sync up {there} --delete"));
+        if is_ordered {
+            let report = report.report();
+            assert_eq!(
+                (&report["objects"], &report["deleted"]),
+                (&1.into(), &1.into()),
+                "{report}"
+            );
+            assert_eq!(numbers(&format!("sync {there} down --delete")), [1, 5, 1]);
+        } else {
+            assert_eq!(report.code(), 3, "{report}");
+            let told = report.json().pop().expect("a report");
+            let numbers = ["objects", "deleted", "not_deleted", "failed"];
+            assert_eq!(numbers.map(|name| told[name].as_u64()), [1, 0, 1, 0].map(Some), "{told}");
+        }
+        files::make(&folder.path().join("up/z9"), 1, 1);
+        let verified = run(&format!("verify up {there}"));
+        assert_eq!(verified.code(), 7, "{verified}");
+    }
+}
+
 #[test]
 fn refusals_say_what_is_wrong() {
     let Some((store, _)) = SeaweedFs::shared_or_skip() else { return };
