@@ -309,6 +309,34 @@ fn a_sync_by_the_library_keeps_times_by_itself() {
     assert_eq!((report.objects, report.same), (0, 9));
 }
 
+/// A store whose first page is out of order: all is sorted before it is compared, so that nothing is moved twice, and
+/// what only the target has is known. Of a later page that is not so certain, and nothing is deleted.
+#[test]
+fn trap_30_what_is_listed_out_of_order_is_sorted_and_compared() {
+    let sandbox = with_tree();
+    whole(&sandbox, "sync up s3://bucket/p");
+    let reversed =
+        || Rule::on("ListObjectsV2").then(Action::ReverseElements(vec!["Contents".into()]));
+    sandbox.store().faults().set([reversed()]).expect("sound");
+    assert_eq!(whole(&sandbox, "sync up s3://bucket/p")["same"], 9);
+    assert_eq!(whole(&sandbox, "sync s3://bucket/p down")["objects"], 9);
+    assert_eq!(whole(&sandbox, "sync s3://bucket/p down")["same"], 9);
+    fs::remove_file(sandbox.path("up/b/c")).expect("removed");
+    let report = whole(&sandbox, "sync up s3://bucket/p --delete");
+    assert_eq!((&report["objects"], &report["deleted"]), (&0.into(), &1.into()), "{report}");
+    sandbox.store().faults().set([]).expect("sound");
+    assert_eq!(keys(&sandbox, "p/").len(), 8);
+
+    for number in 0..1_100 {
+        fs::write(sandbox.path(format!("up/0{number:04}")), "x").expect("written");
+    }
+    whole(&sandbox, "sync up s3://bucket/p");
+    fs::remove_file(sandbox.path("up/a")).expect("removed");
+    sandbox.store().faults().set([reversed().from_nth(2)]).expect("sound");
+    let said = run(&sandbox, "sync up s3://bucket/p --delete").code_and_words(3);
+    assert!(said.contains("nothing was deleted"), "{said}");
+}
+
 /// Killed at any moment, the same command brings it to the end, and large objects go on by part.
 #[test]
 fn a_killed_job_goes_on() {

@@ -27,6 +27,7 @@ pub(crate) use delete::{delete_many, delete_one};
 pub use entry::Entry;
 pub use filter::{Filter, FilterOptions, FilterRule};
 pub use job::{JobOptions, JobReport, Side, Task, VerifyReport, copy, run, verify};
+pub(crate) use list::keeps_order;
 pub use list::{ListOptions, Listed, Listing};
 pub use names::{BadName, Names, check_name, key_of};
 pub use pattern::Pattern;

@@ -190,6 +190,7 @@ fn ceph() -> StoreProfile {
 /// Until mid-2026 it made composites of every algorithm, even of CRC64/NVME.
 fn seaweedfs() -> StoreProfile {
     StoreProfile {
+        list_in_order: false, // keys are paths, and come as a walk through folders finds them
         path_style: Some(true), // host style only works where a domain name is configured
         ..named_like_generic("seaweedfs")
     }

@@ -12,7 +12,7 @@ use super::verify::content;
 use super::{Job, Side};
 use crate::dataset::{
     BadName, Below, Compared, Difference, Direction, Entry, Names, Pair, Sorter, check_name,
-    compare,
+    compare, keeps_order,
 };
 use crate::download::Content;
 use crate::engine::{Engine, blocking};
@@ -73,6 +73,8 @@ pub(super) async fn run(engine: &Engine, job: &Job, items: mpsc::Sender<Item>) -
 pub(super) struct Seeing {
     is_complete: AtomicBool,
     is_unordered: AtomicBool,
+    /// It was sorted from its first name on, so that none came too late.
+    is_sorted: AtomicBool,
     /// A listing ended early: what follows of the other side has nothing to be compared with.
     is_cut: AtomicBool,
     late: Mutex<Vec<Entry>>,
@@ -83,7 +85,12 @@ impl Seeing {
         self.is_complete.load(Ordering::Relaxed)
     }
 
+    /// Whether every name was put beside its like.
     fn is_ordered(&self) -> bool {
+        self.comes_in_order() || self.is_sorted.load(Ordering::Relaxed)
+    }
+
+    fn comes_in_order(&self) -> bool {
         !self.is_unordered.load(Ordering::Relaxed)
     }
 
@@ -121,8 +128,9 @@ fn in_batches<'a>(
     })
 }
 
-/// The same in the order of their names, whatever the order in which they come: once they are out of order,
-/// the rest is sorted. What belongs before what has passed already is kept aside.
+/// The same in the order of their names, whatever the order in which they come. All of it is sorted where it is
+/// known of the store, or seen in the first page, that it lists in another; else what follows from the page on that is out
+/// of order, and what belongs before what has passed already is kept aside.
 pub(super) fn in_order<'a>(
     job: &'a Job,
     side: &'a Side,
@@ -144,10 +152,12 @@ pub(super) fn in_order<'a>(
                     Ok(batch) => batch,
                     Err(error) => return Some((Err(error), State::Over)),
                 };
-                if seeing.is_ordered() {
+                let passes = last.is_some() || lists_in_order(side);
+                if passes && seeing.comes_in_order() {
                     let last = batch.last().map(|entry| entry.name.clone()).or(last);
                     return Some((Ok(batch), State::Passing(batches, last)));
                 }
+                seeing.is_sorted.store(last.is_none(), Ordering::Relaxed);
                 match sorted(job, batch, batches, last, seeing).await {
                     Ok(sorted) => Some((Ok(Vec::new()), State::Sorted(Box::new(sorted)))),
                     Err(error) => Some((Err(error), State::Over)),
@@ -166,6 +176,14 @@ pub(super) fn in_order<'a>(
             }
         }
     })
+}
+
+/// What is known of that once it has answered.
+fn lists_in_order(side: &Side) -> bool {
+    match side {
+        Side::Folder(_) => true,
+        Side::Objects { bucket, .. } => keeps_order(&bucket.engine, bucket.name()),
+    }
 }
 
 async fn sorted(

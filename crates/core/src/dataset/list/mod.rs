@@ -227,6 +227,11 @@ impl Drop for Listing {
     }
 }
 
+/// Whether the store, as far as it is known by now, lists this bucket in the order of its keys.
+pub(crate) fn keeps_order(engine: &Engine, bucket: &str) -> bool {
+    engine.store().profile().list_in_order && !bucket.ends_with(EXPRESS)
+}
+
 /// The pages of a store, asked for on all lanes in turn.
 struct StorePages(Arc<Asked>);
 
@@ -265,7 +270,7 @@ impl StorePages {
 
 impl Pages for StorePages {
     fn keep_order(&self) -> bool {
-        self.0.engine.store().profile().list_in_order && !self.0.query.bucket.ends_with(EXPRESS)
+        keeps_order(&self.0.engine, &self.0.query.bucket)
     }
 
     fn page(
