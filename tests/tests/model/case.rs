@@ -69,8 +69,7 @@ pub(crate) struct Case {
     pub(crate) compared: What,
     pub(crate) delete: bool,
     pub(crate) max_delete: Option<u64>,
-    /// Whether it includes, and which of [`RULES`].
-    pub(crate) rules: Vec<(bool, usize)>,
+    pub(crate) rules: Vec<Rule>,
     pub(crate) min_size: Option<u64>,
     pub(crate) max_size: Option<u64>,
     /// Only what was written within an hour, or will be.
@@ -113,6 +112,16 @@ pub(crate) enum Written {
     AsTheObject,
 }
 
+/// Whether it includes, and which of [`RULES`].
+#[derive(Clone, Copy)]
+pub(crate) struct Rule(bool, usize);
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", if self.0 { "include" } else { "exclude" }, RULES[self.1].0)
+    }
+}
+
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes #{} {:?}", self.size, self.seed, self.written)
@@ -137,7 +146,8 @@ pub(crate) fn cases() -> impl Strategy<Value = Case> {
         What::Size,
         What::Checksum,
     ]);
-    let rules = prop::collection::vec((any::<bool>(), 0..RULES.len()), 0..4);
+    let rule = (any::<bool>(), 0..RULES.len()).prop_map(|(includes, at)| Rule(includes, at));
+    let rules = prop::collection::vec(rule, 0..4);
     let some_rules = prop_oneof![Just(Vec::new()), rules];
     let bound = || prop::option::weighted(0.2, prop::sample::select(&SIZES[..]));
     let switches = (
@@ -208,8 +218,8 @@ pub(crate) struct Model {
 
 impl Case {
     fn admits(&self, name: &str, seen: &Seen, since: Duration) -> bool {
-        let last = self.rules.iter().rev().find(|(_, rule)| RULES[*rule].1(name));
-        last.is_none_or(|(includes, _)| *includes)
+        let last = self.rules.iter().rev().find(|rule| RULES[rule.1].1(name));
+        last.is_none_or(|rule| rule.0)
             && self.min_size.is_none_or(|min| seen.size >= min)
             && self.max_size.is_none_or(|max| seen.size <= max)
             && (!self.only_new || seen.time >= since)
@@ -270,10 +280,8 @@ impl Case {
     }
 
     pub(crate) fn options(&self, place: &Place, dry_run: bool) -> JobOptions {
-        let rule = |(includes, rule): &(bool, usize)| FilterRule {
-            includes: *includes,
-            pattern: RULES[*rule].0.to_owned(),
-        };
+        let rule =
+            |rule: &Rule| FilterRule { includes: rule.0, pattern: RULES[rule.1].0.to_owned() };
         let filter = Filter::new(&FilterOptions {
             rules: self.rules.iter().map(rule).collect(),
             newer_than: self.only_new.then_some(SystemTime::UNIX_EPOCH + place.since),
@@ -309,7 +317,7 @@ impl Case {
         };
         line.extend([place.of(true, ""), place.of(false, ""), "--json".into()]);
         let mut add = |name: &str, value: String| line.push(format!("--{name}={value}"));
-        for (includes, rule) in &self.rules {
+        for Rule(includes, rule) in &self.rules {
             add(if *includes { "include" } else { "exclude" }, RULES[*rule].0.into());
         }
         for (name, bound) in [("min-size", self.min_size), ("max-size", self.max_size)] {
