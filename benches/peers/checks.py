@@ -87,6 +87,22 @@ def folder(site, prefix, target, count, each):
     return check
 
 
+def folder_of(site, prefix, target, sizes):
+    """A folder has files of these sizes and, looked at thoroughly, of the right checksums."""
+
+    def check(_told, thorough):
+        found = [file.stat().st_size for file in sorted(target.iterdir())]
+        if found != sizes:
+            return f"{len(found)} files, {sum(found)} bytes instead of {len(sizes)}, {sum(sizes)} bytes"
+        for number in range(0, len(sizes), 50) if thorough else []:
+            name = f"{number:06}"
+            if crc32(target / name) != head(site, prefix + name).get("x-amz-checksum-crc32"):
+                return "a file is not what the store has"
+        return None
+
+    return check
+
+
 def head(site, key):
     """Headers of an object, its checksum included; none where there is no such object."""
     request = urllib.request.Request(

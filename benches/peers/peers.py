@@ -111,8 +111,8 @@ class Brigade(Client):
     def start(self):
         return self.command(self.site.brigade, "--version")
 
-    def cp(self, source, target):
-        return self.command(self.site.brigade, "cp", "--quiet", *self.options, source, target)
+    def cp(self, *words):
+        return self.command(self.site.brigade, "cp", "--quiet", *self.options, *words)
 
     def up(self, file, key):
         return self.cp(file, self.site.url(key))
@@ -123,16 +123,11 @@ class Brigade(Client):
     def cat(self, key):
         return self.cp(self.site.url(key), "-")
 
-    def many(self, *words):
-        # Folders have a program of their own, for as long as the command has none for them.
-        program = self.site.brigade.with_name("brigade-many")
-        return self.command(program, *words) if program.exists() else None
-
     def up_many(self, folder, prefix):
-        return self.many("up", folder, self.site.url(prefix))
+        return self.cp("-r", folder, self.site.url(prefix))
 
     def down_many(self, prefix, folder, count):
-        return self.many("down", self.site.url(prefix), folder)
+        return self.cp("-r", self.site.url(prefix), folder)
 
 
 class S5cmd(Client):

@@ -1,8 +1,10 @@
 """What is measured: each workload makes its files and gives its cases, one by one."""
 
 import dataclasses
+import math
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -76,6 +78,60 @@ def small(here):
 def small_disk(here):
     """The same from and to a real disk, synced"""
     yield from many(here, "small-disk", 1000 if here.quick else 10_000, 16 * KIB, here.disk, synced=True)
+
+
+def medium(here):
+    """A thousand objects of 1 MiB, up and down, in memory"""
+    yield from many(here, "medium", 100 if here.quick else 1000, MIB, here.memory)
+
+
+def mixed(here):
+    """Objects of 1 KiB to 2 GiB, most of them small, up and down, in memory"""
+    source, target = here.memory / "many-source", here.memory / "many-target"
+    sizes = log_normal(100 if here.quick else 1500, 64 * MIB if here.quick else 2 * GIB)
+    source.mkdir()
+    block = os.urandom(MIB)
+    for number, size in enumerate(sizes):
+        with open(source / f"{number:06}", "wb") as file:
+            for start in range(0, size, MIB):
+                file.write(block[: size - start])
+    uploads = checks.Fresh("uploaded/mixed-upload-", "/")
+    about = (
+        f"Their sizes are log-normal around 256 KiB, the largest {text(max(sizes))}; {sum(sizes) / GIB:.1f} GiB together. "
+        "The floor's client moves nothing of the kind."
+    )
+    more = {"bytes": sum(sizes), "objects": len(sizes), "base": ""}
+    up = case(
+        here, "mixed-upload", f"{len(sizes):,} objects of many sizes up", about,
+        lambda client: lambda: client.up_many(source, uploads.next()),
+        check=checks.uploaded_many(here.store(), uploads, len(sizes)), **more,
+    )
+    up.lines = [line for line in up.lines if line.client != "floor"]
+    yield up
+    shutil.rmtree(source)
+
+    def emptied():
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+
+    # Of what was uploaded the store remembers the sizes.
+    prefix = uploads.last()
+    down = case(
+        here, "mixed-download", f"{len(sizes):,} objects of many sizes down", about,
+        lambda client: lambda: client.down_many(prefix, target, len(sizes)), prepare=emptied,
+        check=checks.folder_of(here.store(), prefix, target, sizes), **more,
+    )
+    down.lines = [line for line in down.lines if line.client != "floor"]
+    yield down
+    shutil.rmtree(target, ignore_errors=True)
+
+
+def log_normal(count, most):
+    """Sizes that are the same every time, the largest of them `most`."""
+    draw = random.Random(1)
+    sizes = [min(max(int(draw.lognormvariate(math.log(256 * KIB), 2.2)), KIB), most) for _ in range(count)]
+    sizes[count // 2] = most
+    return sizes
 
 
 def disk(here):
@@ -216,7 +272,7 @@ def stores(here):
 
 ALL = {
     "upload": upload, "download": download, "existing": existing, "stdout": stdout, "https": https,
-    "small": small, "small-disk": small_disk, "disk": disk, "startup": startup, "aws": aws, "sizes": sizes,
+    "small": small, "small-disk": small_disk, "medium": medium, "mixed": mixed, "disk": disk, "startup": startup, "aws": aws, "sizes": sizes,
     "concurrency": concurrency, "cores": cores, "stores": stores,
 }
 
